@@ -1,0 +1,48 @@
+"""Packaging. Settings of tools (ruff, mypy, pytest) live in pyproject.toml."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).parent
+VERSION = next(
+    line.split('"')[1]
+    for line in (HERE / "passl_simsiam/__init__.py").read_text().splitlines()
+    if line.startswith("__version__")
+)
+TEST = ["pytest>=8", "pytest-timeout>=2", "hypothesis>=6", "Pillow>=10"]
+
+setup(
+    name="passl_simsiam",
+    version=VERSION,
+    description="Train, check, trust and hand on a SimSiam representation, on PaddlePaddle",
+    long_description=(HERE / "README.md").read_text(),
+    long_description_content_type="text/markdown",
+    packages=find_packages(include=["passl_simsiam", "passl_simsiam.*"]),
+    python_requires=">=3.10",
+    install_requires=[
+        "numpy>=1.26",
+        "pyyaml>=6",
+        "pydantic>=2.7",
+        # opencv-python needs libGL, which servers lack; the two provide the same module.
+        "opencv-python-headless>=4.8",
+        "scikit-learn>=1.4",
+        "matplotlib>=3.8",
+        "safetensors>=0.4",
+        "rich>=13",
+        "visualdl>=2.5.3",
+    ],
+    extras_require={
+        "cpu": ["paddlepaddle>=3"],
+        # From PyPI this is an old 2.x build; README says where the 3.x ones come from.
+        "gpu": ["paddlepaddle-gpu"],
+        "test": TEST,
+        "dev": [*TEST, "ruff>=0.6", "mypy>=1.10", "types-PyYAML"],
+    },
+    entry_points={
+        "console_scripts": [
+            "passl-train=passl_simsiam.cli:train",
+            "passl-eval=passl_simsiam.cli:evaluate",
+        ]
+    },
+)
