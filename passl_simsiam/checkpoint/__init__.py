@@ -1,0 +1,1 @@
+"""Checkpoints that survive, weight files that cannot bite, and conversion that proves itself."""

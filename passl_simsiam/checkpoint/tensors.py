@@ -1,0 +1,83 @@
+"""Named tensors to and from safetensors files: exact for every dtype Paddle trains in, and on disk when it returns.
+
+In memory bfloat16 is held as uint16, as `Tensor.numpy()` and `paddle.to_tensor` have it (Paddle has no uint16 of its
+own); in the file it is BF16, as every other reader expects. 0-d tensors stay 0-d.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors
+
+from passl_simsiam.errors import UserError
+
+TO_NUMPY = {
+    "F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2",
+    "I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "|i1", "U8": "|u1", "BOOL": "|b1",
+}  # fmt: skip
+FROM_NUMPY = {np.dtype(numpy): name for name, numpy in TO_NUMPY.items()}
+
+
+def to_array(tensor: Any) -> np.ndarray:
+    """An ndarray or anything with `.numpy()` as a little-endian C-contiguous array of the same values and shape."""
+    array = np.asarray(tensor.numpy() if hasattr(tensor, "numpy") else tensor)
+    return np.asarray(array, dtype=array.dtype.newbyteorder("<"), order="C")
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Any], metadata: Mapping[str, str] | None = None) -> str:
+    """Write `tensors` (arrays or Paddle tensors) to a safetensors file, sync it and return its SHA-256.
+
+    The layout is written here rather than by the library, because the digest then costs no second read, bfloat16
+    needs no further package, and a full disk arrives as an OSError with its number.
+
+    Raises:
+        OSError: the file could not be written whole.
+        TypeError: a dtype that safetensors does not know.
+    """
+    arrays = {name: to_array(tensor) for name, tensor in tensors.items()}
+    header: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
+    offset = 0
+    # Widest dtype first: every tensor then starts at a multiple of its item size, and can be mapped without a copy.
+    order = sorted(arrays, key=lambda name: (-arrays[name].itemsize, name))
+    for name in order:
+        array = arrays[name]
+        if array.dtype not in FROM_NUMPY or name == "__metadata__":
+            raise TypeError(f"tensor {name!r} of dtype {array.dtype} cannot be stored in a safetensors file")
+        end = offset + array.nbytes
+        header[name] = {
+            "dtype": FROM_NUMPY[array.dtype],
+            "shape": list(array.shape),
+            "data_offsets": [offset, end],
+        }
+        offset = end
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    digest = hashlib.sha256()
+    with path.open("wb") as file:
+        for part in (len(text).to_bytes(8, "little"), text, *(arrays[name].tobytes() for name in order)):
+            file.write(part)
+            digest.update(part)
+        file.flush()
+        os.fsync(file.fileno())
+    return digest.hexdigest()
+
+
+def read_tensors(path: Path) -> dict[str, np.ndarray]:
+    """The tensors of a safetensors file, sorted by name. Raises UserError when it is damaged or not such a file."""
+    try:
+        entries = safetensors.deserialize(path.read_bytes())
+        return {
+            name: np.frombuffer(entry["data"], dtype=TO_NUMPY[entry["dtype"]]).reshape(entry["shape"])
+            for name, entry in sorted(entries)
+        }
+    except KeyError as error:
+        raise UserError(f"{path}: dtype {error.args[0]!r} is not supported; choices: {', '.join(TO_NUMPY)}") from error
+    except (safetensors.SafetensorError, ValueError, OSError) as error:
+        raise UserError(f"{path} is not a readable safetensors file: {error}") from error
