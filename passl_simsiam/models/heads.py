@@ -1,0 +1,43 @@
+"""What stands behind the projector or the backbone: SimSiam's predictor and the linear classifier."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from annotated_types import Ge
+from paddle import ParamAttr, nn
+from paddle.nn.initializer import Constant, Normal
+
+from passl_simsiam.models.layers import linear
+from passl_simsiam.registry import HEADS
+
+
+@HEADS.register
+class SimSiamPredictor(nn.Sequential):
+    """SimSiam's prediction MLP h (arXiv:2011.10566, section 3): z [b, in_channels] -> p [b, in_channels].
+
+    A bottleneck, with no batch norm on the output: with it, training is unstable (paper, table 3d).
+
+    Args:
+        in_channels: width of z and of p.
+        hidden_channels: width of the bottleneck, a quarter of z's in the paper.
+    """
+
+    def __init__(self, in_channels: int, hidden_channels: Annotated[int, Ge(1)] = 512) -> None:
+        super().__init__(
+            linear(in_channels, hidden_channels, bias=False),
+            nn.BatchNorm1D(hidden_channels),
+            nn.ReLU(),
+            linear(hidden_channels, in_channels),
+        )
+        self.out_channels = in_channels
+
+
+@HEADS.register
+class LinearClassifier(nn.Linear):
+    """Features [b, in_channels] -> logits [b, num_classes]; weight from N(0, 0.01^2), bias 0, as published."""
+
+    def __init__(self, in_channels: int, num_classes: Annotated[int, Ge(2)]) -> None:
+        weight, bias = ParamAttr(initializer=Normal(0.0, 0.01)), ParamAttr(initializer=Constant(0.0))
+        super().__init__(in_channels, num_classes, weight, bias)
+        self.out_channels = num_classes

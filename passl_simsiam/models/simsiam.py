@@ -1,0 +1,36 @@
+"""SimSiam: Exploring Simple Siamese Representation Learning (Chen and He 2020, arXiv:2011.10566), algorithm 1."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import paddle
+from paddle import nn
+
+from passl_simsiam.registry import METHODS
+
+
+@METHODS.register
+class SimSiam(nn.Layer):
+    """Two views of the same images through one encoder f (backbone and projector) and one predictor h.
+
+    Args:
+        backbone: images [b, C, H, W] -> features [b, c].
+        neck: the projector, features [b, c] -> z [b, d].
+        head: the predictor, z [b, d] -> p [b, d].
+    """
+
+    def __init__(self, backbone: nn.Layer, neck: nn.Layer, head: nn.Layer) -> None:
+        super().__init__()
+        self.backbone, self.neck, self.head = backbone, neck, head
+
+    def forward(self, views: Sequence[paddle.Tensor]) -> dict[str, list[paddle.Tensor]]:
+        """The loss to go with it is NegativeCosine, which stops the gradient at z."""
+        x1, x2 = views  # two random augmentations of the same b images, each [b, C, H, W]
+        z1, z2 = self.f(x1), self.f(x2)  # projections, each [b, d]; batch statistics are of one view at a time
+        p1, p2 = self.head(z1), self.head(z2)  # predictions, each [b, d]
+        return {"z": [z1, z2], "p": [p1, p2]}
+
+    def f(self, x: paddle.Tensor) -> paddle.Tensor:
+        """The paper's encoder: images [b, C, H, W] -> z [b, d]."""
+        return self.neck(self.backbone(x))
