@@ -48,7 +48,8 @@ class Momentum:
             ],
         )
         # Velocities exist from the start, at zero: a checkpoint before the first step is like any other.
-        self._inner._create_accumulators(None, list(self._parameters.values()))
+        for p in self._parameters.values():
+            self._inner._add_accumulator("velocity", p)
 
     def step(self, rates: Mapping[str, float]) -> None:
         """Update every parameter that has a gradient; `rates` gives each group's learning rate by its name."""
