@@ -1,0 +1,19 @@
+"""The randomness of one view of one sample, keyed so that nothing else can change it."""
+
+from __future__ import annotations
+
+import numpy as np
+
+_WORD = 1 << 64
+
+
+def generator(seed: int, epoch: int, index: int, view: int) -> np.random.Generator:
+    """The generator of view `view` of sample `index` in epoch `epoch`.
+
+    Philox is counter based: (seed, epoch) is its key and (view, index) the upper half of its 256-bit counter, so the
+    streams of two views can never overlap, no hashing is needed, and the number of workers or processes, or the order
+    in which samples are drawn, changes nothing. Negative arguments are taken modulo 2**64.
+    """
+    key = np.array([seed % _WORD, epoch % _WORD], np.uint64)
+    counter = np.array([0, 0, view % _WORD, index % _WORD], np.uint64)
+    return np.random.Generator(np.random.Philox(key=key, counter=counter))
