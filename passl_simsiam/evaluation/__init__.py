@@ -1,0 +1,1 @@
+"""How good a representation is: pure functions on arrays, no configuration."""
