@@ -33,6 +33,8 @@ HELD = 2
 #: A sample under which so many workers died or hung is left out: it crashes the decoder, or its disk does not answer.
 DEADLY = 2
 HOUR = 3600.0
+#: Seconds that a worker may take to start, whatever the timeout: Python and OpenCV may come from a cold network disk.
+START = 60.0
 
 
 class LoaderError(UserError):
@@ -50,6 +52,7 @@ class Worker:
         self.pipe = pipe
         self.held: deque[Chunk] = deque()
         self.alive_at = clock
+        self.ready = False
         self._progress = progress
         progress[:] = 0, -1
         self._begun = 0
@@ -60,7 +63,7 @@ class Worker:
         return int(self._progress[1]) if self._progress[1] >= 0 else None
 
     def silence(self, clock: float) -> float:
-        """Seconds since the last sign that it is at work."""
+        """Seconds since the last sign that it is at work; 0 for one that has nothing to do."""
         begun = int(self._progress[0])
         if begun != self._begun or not self.held:
             self._begun, self.alive_at = begun, clock
@@ -141,8 +144,9 @@ class Pool:
             for pipe in ready:
                 self._receive(pipes[pipe], finished)  # type: ignore[index]
             for worker in self.workers:
-                if worker.silence(self._clock) > self._timeout:
-                    self._replace(worker, f"made no progress for {self._timeout:g} s{_state(worker.process.pid)}")
+                limit = self._timeout if worker.ready else max(self._timeout, START)
+                if worker.silence(self._clock) > limit:
+                    self._replace(worker, f"made no progress for {limit:g} s{_state(worker.process.pid)}")
             self._feed()
         return finished
 
@@ -167,7 +171,7 @@ class Pool:
         try:
             while worker.pipe.poll():
                 message: Done | Failed | None = worker.pipe.recv()
-                worker.alive_at = self._clock
+                worker.alive_at, worker.ready = self._clock, True
                 if isinstance(message, Failed):
                     raise UserError(message.text) if message.user else LoaderError(message.text)
                 if isinstance(message, Done):

@@ -200,7 +200,7 @@ def test_an_exit_half_way_is_silent_and_leaves_no_process(tmp_path):
             sys.path.insert(0, {str(Path(__file__).parent)!r})
             from fakes import Noise, RandomCrops
             from passl_simsiam.data.loader import Loader
-            options = {"shuffle": True, "drop_last": True, "seed": 0, "num_workers": 2}
+            options = dict(shuffle=True, drop_last=True, seed=0, num_workers=2)
             loader = Loader(Noise(200), RandomCrops(), batch_size=8, **options)
             for batch in loader.epoch(0):
                 print(*(worker.process.pid for worker in loader._staff.pool.workers), flush=True)
