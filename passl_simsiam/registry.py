@@ -72,13 +72,20 @@ class Registry:
             raise UserError(f"{self.kind} {name!r} is not a class or function")
         return component  # type: ignore[no-any-return]
 
-    def check(self, name: str, arguments: Mapping[str, Any], where: str) -> dict[str, Any]:
+    def parameters(self, name: str) -> frozenset[str]:
+        """The names of all parameters of the component's constructor, supplied ones included. Raises UserError."""
+        return frozenset(inspect.signature(self.get(name)).parameters)
+
+    def check(
+        self, name: str, arguments: Mapping[str, Any], where: str, *, complete: bool = True
+    ) -> dict[str, Any]:
         """Check a node's arguments against the constructor's signature and type hints.
 
         Args:
             name: the component's name.
             arguments: the node without its `name`.
             where: the node's place in the recipe, for messages ("Model.backbone").
+            complete: refuse a node that leaves out an argument without default.
 
         Returns:
             The arguments, converted to the annotated types (a YAML list to a tuple, for instance).
@@ -95,7 +102,10 @@ class Registry:
             # As JSON, because strict mode then still takes a YAML list for a tuple, but no "3" for a 3.
             checked = model.model_validate_json(json.dumps({_field(k): v for k, v in arguments.items()}), strict=True)
         except ValidationError as error:
-            raise UserError(_explain(error, name, arguments, model, where)) from error
+            problems = [p for p in error.errors() if complete or p["type"] != "missing"]
+            if problems:
+                raise UserError(_explain(problems[0], name, model, where)) from error
+            return dict(arguments)
         return {key: getattr(checked, _field(key)) for key in arguments}
 
 
@@ -118,9 +128,8 @@ def signature_model(component: Callable[..., Any], supplied: frozenset[str] = fr
     return create_model(getattr(component, "__name__", "component"), __config__=config, **fields)
 
 
-def _explain(error: ValidationError, name: str, arguments: Mapping[str, Any], model: type[BaseModel], where: str) -> str:
-    """The first problem of `error` as one line."""
-    first = error.errors()[0]
+def _explain(first: Mapping[str, Any], name: str, model: type[BaseModel], where: str) -> str:
+    """One of pydantic's problems as one line."""
     path = [str(part) for part in first["loc"]]
     argument = path[0].removeprefix("arg_")
     place = ".".join([where, argument, *(part for part in path[1:] if part.isdigit())])

@@ -6,7 +6,6 @@ Paddle reads thread counts and MKL switches when it is imported, so `prepare_env
 
 from __future__ import annotations
 
-import ctypes
 import logging
 import os
 import platform
@@ -16,9 +15,6 @@ import warnings
 from pathlib import Path
 
 from passl_simsiam.errors import UserError
-
-# glibc's mallopt parameters (malloc.h).
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 
 
 def cpu_vendor() -> str:
@@ -53,7 +49,8 @@ def prepare_environment(threads: int | None = None, ranks: int = 1) -> dict[str,
         wanted["MKL_DEBUG_CPU_TYPE"] = "5"
     chosen = {name: value for name, value in wanted.items() if name not in os.environ}
     os.environ.update(chosen)
-    warnings.filterwarnings("ignore", message="No ccache found")
+    for noise in ("No ccache found", "When training, we now always track global mean and variance"):
+        warnings.filterwarnings("ignore", message=noise)
     _import_quietly()
     chosen.pop("GLOG_minloglevel", None)
     return chosen
@@ -83,7 +80,8 @@ def choose_device(device: str) -> str:
         device = f"gpu:{os.environ.get('FLAGS_selected_gpus', '0').split(',')[0]}" if has_gpu else "cpu"
     if device.startswith("gpu") and not has_gpu:
         raise UserError(f"Global.device: {device!r} is not here: this Paddle sees no GPU; use cpu or auto")
-    return str(paddle.set_device(device))
+    paddle.set_device(device)
+    return str(paddle.get_device())
 
 
 def seed_everything(seed: int) -> None:

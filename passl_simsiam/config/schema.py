@@ -62,7 +62,7 @@ class Group(Section):
 
 
 class OptimizerSection(Component):
-    groups: dict[Literal["backbone", "neck", "head"], Group] = {}
+    groups: dict[Literal["backbone", "neck", "head"], Group] | None = None
 
 
 class LRSchedulerSection(Component):
@@ -122,6 +122,7 @@ class EvaluationSection(Section):
     every_epochs: PositiveInt = Field(1, description="epochs from one top-1 of a probe or fine-tuning to the next")
     knn: KNN | None = KNN()
     few_label: FewLabel | None = None
+    baselines: bool = Field(False, description="also score random weights and raw pixels; for small data sets")
 
 
 class Config(Section):

@@ -1,0 +1,1 @@
+"""What a recipe can ask for: pretraining, the linear probe, fine-tuning, and evaluation without training."""

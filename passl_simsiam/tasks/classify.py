@@ -1,0 +1,148 @@
+"""Tasks with labels on a pretrained backbone: the linear probe, which trains a classifier only, and fine-tuning."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import paddle
+
+from passl_simsiam import build
+from passl_simsiam.checkpoint.weights import apply_weights
+from passl_simsiam.engine.callbacks import EpochReport
+from passl_simsiam.engine.loop import Callback, TrainState
+from passl_simsiam.errors import UserError
+from passl_simsiam.evaluation.metrics import topk_accuracy
+from passl_simsiam.models.normalize import Normalize
+from passl_simsiam.tasks.report import write_report
+from passl_simsiam.tasks.session import Data, Session, checkpoint_to_score, open_data
+from passl_simsiam.tasks.training import Training
+
+
+class Classification:
+    """The learner: logits and cross-entropy of the first view.
+
+    Args:
+        frozen: the backbone neither trains nor updates its batch-norm statistics (the linear probe).
+    """
+
+    def __init__(
+        self, model: paddle.nn.Layer, loss: Callable[..., paddle.Tensor], normalize: Normalize, frozen: bool
+    ) -> None:
+        self.model, self._loss, self._normalize, self._frozen = model, loss, normalize, frozen
+        self.forward: Callable[..., Any] = model
+        if frozen:
+            for parameter in model.backbone.parameters():
+                parameter.stop_gradient = True
+
+    def train(self) -> None:
+        self.model.train()
+        if self._frozen:
+            self.model.backbone.eval()
+
+    def loss(self, views: list[paddle.Tensor], labels: paddle.Tensor) -> tuple[paddle.Tensor, dict[str, Any]]:
+        logits = self.forward(self._normalize(views[0]))
+        return self._loss(logits, labels), {"logits": logits}
+
+
+class Validation(Callback):
+    """Top-1 and top-5 on the images of DataLoader.Eval every so many epochs."""
+
+    def __init__(self, session: Session, model: paddle.nn.Layer, data: Data) -> None:
+        self._session, self._model, self._data = session, model, data
+
+    @property
+    def protocol(self) -> str:
+        node = self._data.dataset
+        transform = self._session.config.DataLoader.Eval.dataset.transform.name  # type: ignore[union-attr]
+        return f"{len(node)} images of DataLoader.Eval, transform {transform}"
+
+    def metrics(self) -> dict[str, float]:
+        logits, labels, _ = self._data.features(self._model, self._session.world)
+        return {"eval/top1": topk_accuracy(logits, labels, 1), "eval/top5": topk_accuracy(logits, labels, 5)}
+
+    def after_epoch(self, state: TrainState) -> None:
+        if state.epoch % self._session.config.Evaluation.every_epochs == 0 or state.step == state.last_step:
+            state.metrics |= self.metrics()
+
+
+@dataclass(frozen=True)
+class Prepared:
+    training: Training
+    validation: Validation
+
+
+def prepare(session: Session) -> Prepared:
+    """Model, data and optimizer from the recipe, the backbone loaded from Global.pretrained_model. Raises UserError."""
+    config, task = session.config, session.config.Global.task
+    train = open_data(session, config.DataLoader.Train, "DataLoader.Train")
+    if train.dataset.labels is None:
+        raise UserError(f"DataLoader.Train.dataset: {task} needs labels, and these images have none")
+    validation = open_validation(session)
+    if train.dataset.classes != validation.dataset.classes:
+        raise UserError("DataLoader.Eval.dataset: its classes are not those of DataLoader.Train.dataset")
+    model = build.model(config, train.dataset, train.transform.size)
+    learner = Classification(model, build.loss(config), train.normalize, frozen=task == "linear_probe")
+    return Prepared(Training.prepare(session, learner, train), Validation(session, model, validation))
+
+
+def open_validation(session: Session) -> Data:
+    """The images to score on, with their labels. Raises UserError."""
+    split, task = session.config.DataLoader.Eval, session.config.Global.task
+    if split is None:
+        raise UserError(f"DataLoader.Eval: {task} needs images to score on, and the recipe gives none")
+    data = open_data(session, split, "DataLoader.Eval")
+    if data.dataset.labels is None:
+        raise UserError(f"DataLoader.Eval.dataset: {task} needs labels, and these images have none")
+    return data
+
+
+def run(session: Session) -> TrainState:
+    """Train as the recipe says and score every epoch; the best and the last top-1 are said at the end."""
+    prepared = prepare(session)
+    training, model = prepared.training, prepared.training.learner.model
+    probing = session.config.Global.task == "linear_probe"
+    if session.config.Global.pretrained_model is None and probing:
+        raise UserError(
+            "Global.pretrained_model: a linear probe scores a pretrained backbone; give a checkpoint or a run's folder, "
+            "for instance -o Global.pretrained_model=output/simsiam_r18_pt_digits"
+        )
+    training.describe()
+    state = training.begin()
+    before = _snapshot(model.backbone) if probing else {}
+    callbacks: list[Callback] = [prepared.validation, EpochReport(session.log, session.config.Global.epochs)]
+    training.fit(state, callbacks, best_by="eval/top1")
+    if probing:
+        _assert_unchanged(before, _snapshot(model.backbone))
+        session.log.info(f"backbone unchanged: all {len(before)} weights and buffers are bitwise what they were")
+    if state.best is not None:
+        last = state.metrics.get("eval/top1", float("nan"))
+        session.log.info(f"top-1: best {state.best:.4f}, last {last:.4f} ({prepared.validation.protocol})")
+    write_report(session, None)
+    return state
+
+
+def _snapshot(layer: paddle.nn.Layer) -> dict[str, bytes]:
+    return {name: tensor.numpy().tobytes() for name, tensor in layer.state_dict().items()}
+
+
+def _assert_unchanged(before: dict[str, bytes], after: dict[str, bytes]) -> None:
+    """A probe whose backbone moved measures something else: a defect here, not a mistake of the user's."""
+    changed = [name for name in before if before[name] != after[name]]
+    if changed:
+        raise RuntimeError(f"the linear probe changed {len(changed)} tensors of the backbone, such as {changed[0]!r}")
+
+
+def evaluate(session: Session) -> dict[str, float]:
+    """Top-1 and top-5 of a checkpoint that a probe or fine-tuning wrote."""
+    config = session.config
+    validation = open_validation(session)
+    size = build.transform(config.DataLoader.Train, "DataLoader.Train").size
+    model = build.model(config, validation.dataset, size)
+    checkpoint = checkpoint_to_score(config, session.log)
+    apply_weights(model, checkpoint.model, source=str(checkpoint.path))
+    scored = Validation(session, model, validation)
+    metrics = scored.metrics()
+    session.log.info(f"top-1 {metrics['eval/top1']:.4f}  top-5 {metrics['eval/top5']:.4f} ({scored.protocol})")
+    return metrics

@@ -1,0 +1,91 @@
+"""Self-supervised pretraining: two views of each image, no labels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import paddle
+
+from passl_simsiam import build
+from passl_simsiam.checkpoint.weights import apply_weights
+from passl_simsiam.engine.callbacks import EpochReport
+from passl_simsiam.engine.loop import Callback, TrainState
+from passl_simsiam.errors import UserError
+from passl_simsiam.models.normalize import Normalize
+from passl_simsiam.tasks.monitor import KnnMonitor, open_monitor, score_baselines
+from passl_simsiam.tasks.report import show_views, write_report
+from passl_simsiam.tasks.session import Session, checkpoint_to_score, open_data
+from passl_simsiam.tasks.training import Training, load_backbone
+
+
+class Pretraining:
+    """The learner: a method, its loss, and the normalisation of its views."""
+
+    def __init__(self, model: paddle.nn.Layer, loss: Callable[..., paddle.Tensor], normalize: Normalize) -> None:
+        self.model, self._loss, self._normalize = model, loss, normalize
+        self.forward: Callable[..., Any] = model
+
+    def train(self) -> None:
+        self.model.train()
+
+    def loss(self, views: list[paddle.Tensor], labels: paddle.Tensor) -> tuple[paddle.Tensor, dict[str, Any]]:
+        outputs = self.forward([self._normalize(view) for view in views])
+        try:
+            return self._loss(outputs), outputs
+        except KeyError as error:
+            raise UserError(
+                f"Loss: {type(self._loss).__name__} compares {error}, which {type(self.model).__name__} does not give; "
+                f"it gives {', '.join(sorted(outputs))}"
+            ) from error
+
+
+@dataclass(frozen=True)
+class Prepared:
+    training: Training
+    monitor: KnnMonitor | None
+
+
+def prepare(session: Session) -> Prepared:
+    """Everything that pretraining needs, built from the recipe. Raises UserError."""
+    config = session.config
+    train = open_data(session, config.DataLoader.Train, "DataLoader.Train")
+    if train.transform.num_views != 2:
+        name = config.DataLoader.Train.dataset.transform.name
+        raise UserError(f"DataLoader.Train.dataset.transform: pretraining compares two views, {name} makes one")
+    model = build.model(config, train.dataset, train.transform.size)
+    learner = Pretraining(model, build.loss(config), train.normalize)
+    training = Training.prepare(session, learner, train)
+    return Prepared(training, open_monitor(session, model.backbone, train))
+
+
+def run(session: Session) -> TrainState:
+    """Pretrain as the recipe says; write the run's folder and its report."""
+    prepared = prepare(session)
+    training, monitor = prepared.training, prepared.monitor
+    training.describe()
+    state = training.begin()
+    show_views(session, training.data)
+    if monitor and state.step == 0 and session.config.Evaluation.baselines:
+        score_baselines(session, monitor)
+    callbacks: list[Callback] = [monitor] if monitor else []
+    training.fit(state, [*callbacks, EpochReport(session.log, session.config.Global.epochs)], best_by="eval/knn_top1")
+    write_report(session, monitor)
+    return state
+
+
+def evaluate(session: Session) -> dict[str, float]:
+    """kNN of a checkpoint's backbone, or of Global.pretrained_model."""
+    config = session.config
+    train = open_data(session, config.DataLoader.Train, "DataLoader.Train")
+    model = build.model(config, train.dataset, train.transform.size)
+    monitor = open_monitor(session, model.backbone, train)
+    if monitor is None:
+        raise UserError("nothing to score: the kNN needs Evaluation.knn, DataLoader.Eval and labels on both splits")
+    if config.Global.checkpoint or not load_backbone(session, model):
+        checkpoint = checkpoint_to_score(config, session.log)
+        apply_weights(model, checkpoint.model, source=str(checkpoint.path))
+    metrics = monitor.metrics()
+    session.log.info(f"kNN top-1 {metrics['eval/knn_top1']:.4f} ({monitor.protocol})")
+    return metrics

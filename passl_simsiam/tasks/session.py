@@ -1,0 +1,182 @@
+"""What every task starts from: the process set up, the data of each split, the run's folder and log, the resume."""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import paddle
+
+from passl_simsiam import __version__, build, distributed, runtime
+from passl_simsiam.checkpoint import io
+from passl_simsiam.config import Config, to_yaml
+from passl_simsiam.config.schema import Split
+from passl_simsiam.distributed import World
+from passl_simsiam.errors import UserError
+from passl_simsiam.evaluation.features import Features, extract
+from passl_simsiam.log import RunLog
+from passl_simsiam.models.normalize import Normalize
+
+if TYPE_CHECKING:
+    from passl_simsiam.data.base import Dataset, Transform
+    from passl_simsiam.data.loader import Loader
+
+
+@dataclass
+class Session:
+    """One command at work on one recipe.
+
+    Attributes:
+        saved: the checkpoint that the run goes on from, or None at its beginning.
+        environment: the variables that were set before Paddle was imported.
+    """
+
+    config: Config
+    world: World
+    log: RunLog
+    saved: io.Checkpoint | None = None
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def folder(self) -> Path:
+        return Path(self.config.Global.output_dir)
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.log.close()
+
+
+def open_session(config: Config, environment: Mapping[str, str], *, writes: bool) -> Session:
+    """Choose the device, join the other ranks, seed, and open the run's folder.
+
+    Args:
+        writes: False (a dry run, an evaluation) logs to the console only and leaves the run's folder alone.
+
+    Raises:
+        UserError: no such device; a folder that holds another run; a checkpoint to resume that is not there.
+    """
+    world = distributed.from_environment()
+    device = runtime.choose_device(config.Global.device)
+    distributed.start(world)
+    runtime.seed_everything(config.Global.seed)
+    saved = _find_checkpoint(config) if writes else None
+    log = RunLog(
+        config.Global.output_dir if writes else None,
+        rank=world.rank,
+        resume_step=saved.state["step"] if saved else None,
+    )
+    session = Session(config, world, log, saved, environment)
+    if writes and world.is_main:
+        (session.folder / "config.yaml").write_text(to_yaml(config), encoding="utf-8")
+        log.text("config", f"```\n{to_yaml(config)}\n```", step=saved.state["step"] if saved else 0)
+    log.info(
+        f"passl_simsiam {__version__}, PaddlePaddle {paddle.__version__}, Python {platform.python_version()}, "
+        f"device {device}, {world.size} process(es), {runtime.usable_cores()} cores"
+    )
+    if environment:
+        log.info("set for this CPU: " + " ".join(f"{key}={value}" for key, value in environment.items()))
+    if saved:
+        log.info(f"resuming from {saved.path} at step {saved.state['step']}")
+        _warn_of_changes(saved.state["config"], config, log)
+    return session
+
+
+def _find_checkpoint(config: Config) -> io.Checkpoint | None:
+    """The checkpoint that Global.checkpoint names; None to start anew, which must not overwrite another run."""
+    folder, wanted = Path(config.Global.output_dir), config.Global.checkpoint
+    if wanted is None:
+        if (folder / "metrics.jsonl").exists() and (folder / "metrics.jsonl").stat().st_size:
+            raise UserError(
+                f"Global.output_dir: {folder} holds a run already; go on with it by -o Global.checkpoint=latest, "
+                "or give the new run another Global.output_dir"
+            )
+        return None
+    return io.load(io.find(folder) if wanted == "latest" else io.find(Path(wanted)))
+
+
+def checkpoint_to_score(config: Config, log: RunLog) -> io.Checkpoint:
+    """What `passl-eval` scores: Global.checkpoint, or else the best of the run's folder, or its latest.
+
+    Raises:
+        UserError: there is none.
+    """
+    folder, wanted = Path(config.Global.output_dir), config.Global.checkpoint
+    if wanted is None or wanted == "latest":
+        which = "best" if wanted is None and io.pointed(folder / io.FOLDER, "best") else "latest"
+        path = io.find(folder, which)
+    else:
+        path = io.find(Path(wanted))
+    checkpoint = io.load(path)
+    log.info(f"checkpoint {path}, step {checkpoint.state['step']}, epoch {checkpoint.state['epoch']}")
+    return checkpoint
+
+
+#: What may differ on resume without another training: where and how often things are written, how data is loaded.
+_HARMLESS = {"output_dir", "max_steps", "device", "threads", "print_batch_step", "save_every_epochs", "keep_last"}
+_HARMLESS |= {"checkpoint", "loader"}
+
+
+def _warn_of_changes(old: Mapping[str, Any], config: Config, log: RunLog) -> None:
+    before, now = flatten(old), flatten(config.model_dump(mode="json"))
+    changed = sorted(
+        key
+        for key in before.keys() | now.keys()
+        if before.get(key) != now.get(key) and not _HARMLESS & set(key.split(".")) and not key.startswith("Evaluation")
+    )
+    if changed:
+        listed = ", ".join(f"{key} ({before.get(key)} -> {now.get(key)})" for key in changed)
+        log.warn(f"the recipe is not the one that the checkpoint was trained with: {listed}")
+
+
+def flatten(node: Any, prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as one, with dotted keys."""
+    if not isinstance(node, Mapping):
+        return {prefix: json.dumps(node)}
+    return {k: v for key, value in node.items() for k, v in flatten(value, f"{prefix}.{key}" if prefix else key).items()}
+
+
+@dataclass(frozen=True)
+class Data:
+    """One split: its images, its views, the loader of both, and the normalisation of a batch on the device."""
+
+    dataset: Dataset
+    transform: Transform
+    loader: Loader
+    normalize: Normalize
+
+    def features(self, layer: paddle.nn.Layer, world: World) -> Features:
+        """`layer`, in evaluation mode, of every image; see `extract`."""
+        layer.eval()
+
+        def encode(images: np.ndarray) -> np.ndarray:
+            with paddle.no_grad():
+                return layer(self.normalize(paddle.to_tensor(images))).numpy()
+
+        return self.extract(encode, world)
+
+    def extract(self, encode: Callable[[np.ndarray], np.ndarray], world: World) -> Features:
+        """`encode` (uint8 [b, H, W, C] -> [b, d]) of every image that can be read, those of all ranks together."""
+        part = extract(encode, self.loader.epoch(0))
+        return Features(*(distributed.gather_rows(array, world) for array in part))
+
+
+def open_data(session: Session, split: Split, where: str, dataset: Dataset | None = None) -> Data:
+    """The data of DataLoader.Train or DataLoader.Eval. Raises UserError.
+
+    Args:
+        dataset: read instead of the split's own (the training images with the evaluation transform, for the kNN bank).
+    """
+    images = build.dataset(split, where) if dataset is None else dataset
+    views = build.transform(split, where)
+    loader = build.loader(split, where, images, views, session.config.Global.seed, session.world)
+    return Data(images, views, loader, Normalize(images.mean, images.std))
