@@ -1,0 +1,7 @@
+"""What a run says and remembers: console, log.txt, metrics.jsonl, metrics.csv and VisualDL behind one interface."""
+
+from passl_simsiam.log.files import read_metrics
+from passl_simsiam.log.progress import Progress
+from passl_simsiam.log.runlog import RunLog
+
+__all__ = ["Progress", "RunLog", "read_metrics"]
