@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from passl_simsiam.errors import UserError
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> str:
@@ -50,6 +53,26 @@ def point(folder: Path, pointer: str, name: str) -> None:
         link.rename(folder / f".tmp-{pointer}-folder")
     aside.replace(link)
     sync_folder(folder)
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A path beside `path` to write a file at, which then takes its place in one step; nothing remains on failure.
+
+    Raises:
+        UserError: the system refused (no such folder, no right, a full disk).
+    """
+    aside = path.with_name(f".tmp-{path.name}")
+    try:
+        yield aside
+        with aside.open("rb") as file:
+            os.fsync(file.fileno())
+        aside.replace(path)
+        sync_folder(path.parent)
+    except OSError as error:
+        raise UserError(f"{path} could not be written: {error.strerror or error}") from error
+    finally:
+        aside.unlink(missing_ok=True)
 
 
 def sync_folder(folder: Path) -> None:
