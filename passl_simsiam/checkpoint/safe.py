@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from passl_simsiam.checkpoint.pickled_arrays import CALLS, IGNORED, NAMES, STORAGES, Storage, resolve
-from passl_simsiam.checkpoint.tensors import read_tensors
+from passl_simsiam.checkpoint.tensors import one_line, read_tensors
 from passl_simsiam.checkpoint.unpickle import Name, Refused, Unpickler
 from passl_simsiam.errors import UserError
 
@@ -73,8 +73,9 @@ def read(path: Path) -> Contents:
         raise UserError(f"{path} cannot be read: {error.strerror}") from error
     except MemoryError as error:
         raise UserError(f"{path} does not fit into this machine's memory") from error
-    except (ValueError, LookupError, TypeError, ArithmeticError, struct.error, zipfile.BadZipFile) as error:
-        raise UserError(f"{path} is damaged or cut off: {_line(error)}") from error
+    except (ValueError, LookupError, TypeError, ArithmeticError, struct.error, zipfile.BadZipFile,
+            NotImplementedError) as error:  # fmt: skip
+        raise UserError(f"{path} is damaged or cut off: {one_line(error)}") from error
     raise UserError(f"{path} is not a weight file: {_lookalike(head)}")
 
 
@@ -209,9 +210,3 @@ def _lookalike(head: bytes) -> str:
     meanings = (meaning for start, meaning in LOOKALIKES.items() if head.startswith(start))
     default = "it is a tar archive (torch before 0.1.10?)" if head[257:262] == b"ustar" else "its content is unknown"
     return next((f"it is {meaning}" for meaning in meanings), default)
-
-
-def _line(error: Exception) -> str:
-    """An error's message on one line and of readable length."""
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= 160 else text[:157] + "..."

@@ -80,4 +80,10 @@ def read_tensors(path: Path) -> dict[str, np.ndarray]:
     except KeyError as error:
         raise UserError(f"{path}: dtype {error.args[0]!r} is not supported; choices: {', '.join(TO_NUMPY)}") from error
     except (safetensors.SafetensorError, ValueError, OSError) as error:
-        raise UserError(f"{path} is not a readable safetensors file: {error}") from error
+        raise UserError(f"{path} is not a readable safetensors file: {one_line(error)}") from error
+
+
+def one_line(error: Exception) -> str:
+    """An error's message on one line and of readable length."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= 160 else text[:157] + "..."
