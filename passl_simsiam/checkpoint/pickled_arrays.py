@@ -15,7 +15,7 @@ import numpy as np
 
 from passl_simsiam.checkpoint.unpickle import Buildable, Name, Opaque, Refused, plain_key
 
-MAX_DEPTH, MAX_NODES = 64, 500_000
+MAX_DEPTH = 64
 
 # Bytes of storages by torch's class or dtype name; bfloat16 is uint16, as everywhere in this package.
 STORAGES = {
@@ -101,22 +101,23 @@ class Tensor:
         return np.lib.stride_tricks.as_strided(flat[self.offset :], self.shape, strides, writeable=False)
 
 
-def resolve(tree: Any, limit: int) -> Any:
+def resolve(tree: Any, size: int) -> Any:
     """`tree` with its stand-ins as arrays.
 
     Args:
-        limit: bytes that all its arrays together may take.
+        size: bytes of the file. Its containers and scalars must not be more than these, nor its arrays take more than
+            four times as much: references could otherwise multiply a small file without end.
 
     Raises:
         ValueError: a tensor that does not fit into its storage, or an array that never got its content.
         Refused: more nesting, nodes or bytes than the file can mean honestly.
     """
-    return _Resolver(limit).visit(tree, 0)
+    return _Resolver(size).visit(tree, 0)
 
 
 class _Resolver:
-    def __init__(self, limit: int) -> None:
-        self.bytes_left, self.nodes_left = limit, MAX_NODES
+    def __init__(self, size: int) -> None:
+        self.bytes_left, self.nodes_left = 4 * size, size
 
     def visit(self, node: Any, depth: int) -> Any:
         self.nodes_left -= 1

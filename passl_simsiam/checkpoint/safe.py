@@ -90,7 +90,7 @@ def _read_pickle(data: bytes) -> Contents:
     if first != TORCH_MAGIC:
         if stream.tell() != len(data):
             raise ValueError("there is more data behind its end")
-        return Contents("pickle", resolve(first, 4 * len(data)))
+        return Contents("pickle", resolve(first, len(data)))
     return Contents("torch-legacy", _read_legacy(stream, data))
 
 
@@ -118,7 +118,7 @@ def _read_legacy(stream: io.BytesIO, data: bytes) -> Any:
         stream.seek(end)
     if stream.tell() != len(data):
         raise ValueError("there is more data behind its end")
-    return resolve(tree, 4 * len(data))
+    return resolve(tree, len(data))
 
 
 def _read_zip(data: bytes) -> Any:
@@ -148,7 +148,7 @@ def _read_zip(data: bytes) -> Any:
 
     pickled = _stored(data, entries[f"{root}data.pkl"])
     tree = _unpickler(io.BytesIO(pickled), pickled, persistent).load()
-    return resolve(tree, 4 * len(data))
+    return resolve(tree, len(data))
 
 
 def _entries(data: bytes) -> dict[str, zipfile.ZipInfo]:

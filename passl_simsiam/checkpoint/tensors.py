@@ -85,5 +85,6 @@ def read_tensors(path: Path) -> dict[str, np.ndarray]:
 
 def one_line(error: Exception) -> str:
     """An error's message on one line and of readable length."""
-    text = " ".join(str(error).split()) or type(error).__name__
+    text = f"{error} is missing" if isinstance(error, KeyError) else str(error)
+    text = " ".join(text.split()) or type(error).__name__
     return text if len(text) <= 160 else text[:157] + "..."

@@ -188,7 +188,7 @@ def plain_key(value: Any) -> Any:
     """`value` if hashing it is cheap: nested tuples take exponential time, huge integers collide at will."""
     if isinstance(value, str | bytes | Name | Opaque | None) or (isinstance(value, int) and abs(value) < 1 << 60):
         return value
-    raise Refused(f"it has a {type(value).__name__} as a dictionary's key")
+    raise Refused(f"it has a dictionary's key of type {type(value).__name__}")
 
 
 _LITERALS = {

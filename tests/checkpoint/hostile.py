@@ -140,9 +140,9 @@ def bombs() -> Iterator[tuple[str, bytes, str]]:
     laughs = PROTO + b"]q\0" + b"".join(b"(" + b"h%c" % i * 10 + b"lq%c" % (i + 1) for i in range(60))
     yield "billion laughs", laughs + b".", "nests containers"
     nested = PROTO + b")q\0" + b"".join(b"h%ch%c\x86q%c" % (i, i, i + 1) for i in range(60))
-    yield "a key that takes for ever to hash", b"%s0}h\x3cNs." % nested, "tuple as a dictionary's key"
+    yield "a key that takes for ever to hash", b"%s0}h\x3cNs." % nested, "key of type tuple"
     huge = b"".join(b"\x8a\x0a" + ((2**61 - 1) * i << 1).to_bytes(10, "little") + b"N" for i in range(1, 1000))
-    yield "keys that collide", PROTO + b"}(" + huge + b"u.", "int as a dictionary's key"
+    yield "keys that collide", PROTO + b"}(" + huge + b"u.", "key of type int"
     yield "depth", PROTO + b"]" * 100_000 + b"a" * 99_999 + b".", "nests containers"
     yield "a list in itself", PROTO + b"]q\0h\0a.", "nests containers"
     yield "operations", PROTO + b"\x8f" * 600_000 + b".", "more than 500,000 elements"

@@ -46,14 +46,14 @@ def memory():
 for index in range(int(sys.argv[2])):
     path = Path(sys.argv[1]) / f"{index}.bin"
     Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far
-    start, before = time.monotonic(), memory()
+    start, before = time.process_time(), memory()
     try:
         read(path); result = None
     except UserError as error:
         result = str(error)
     except BaseException as error:
         result = f"TRACEBACK {type(error).__name__}: {error}"
-    print(json.dumps([result, time.monotonic() - start, memory() - before]), flush=True)
+    print(json.dumps([result, time.process_time() - start, memory() - before]), flush=True)
 """
     command = [sys.executable, "-c", code, str(tmp_path), str(len(cases))]
     done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=300)
@@ -153,7 +153,7 @@ def fuzz(path: Path, seeds: list[bytes], examples: int) -> dict[str, int]:
     @given(st.sampled_from(range(len(seeds))), st.sampled_from(range(len(seeds))), edits)
     def run(first: int, second: int, changes: list[tuple[str, float, bytes]]) -> None:
         path.write_bytes(mutate(seeds[first], changes, seeds[second]))
-        start = time.monotonic()
+        start = time.process_time()
         try:
             read(path)
             counts["read"] += 1
@@ -163,7 +163,7 @@ def fuzz(path: Path, seeds: list[bytes], examples: int) -> dict[str, int]:
         else:
             message = ""
         assert "\n" not in message
-        assert time.monotonic() - start < 5
+        assert time.process_time() - start < 5
 
     run()
     return counts
