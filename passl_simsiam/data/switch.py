@@ -60,4 +60,5 @@ def _build(node: dict[str, Any], where: str) -> Transform:
     name = node.get("name")
     if not isinstance(name, str):
         raise UserError(f"{where}: needs a `name`")
-    return cast("Transform", TRANSFORMS.get(name)(**TRANSFORMS.check(name, arguments, where)))
+    checked = TRANSFORMS.check(name, arguments, where)
+    return cast("Transform", TRANSFORMS.get(name)(**checked))
