@@ -18,7 +18,9 @@ def at_least_float32(x: paddle.Tensor) -> paddle.Tensor:
 
 def unit_rows(x: paddle.Tensor) -> paddle.Tensor:
     """Each row of x [b, d] divided by its Euclidean norm, or by 1e-8 where the norm is less."""
-    return F.normalize(at_least_float32(x), axis=1, epsilon=1e-8)
+    x = at_least_float32(x)
+    # Not F.normalize: the gradient of Paddle's norm adds a small epsilon of its own, 1e-11 off in float64.
+    return x * x.square().sum(axis=1, keepdim=True).clip(min=1e-16).rsqrt()
 
 
 @LOSSES.register

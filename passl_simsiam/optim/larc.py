@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Annotated
 
 import paddle
@@ -15,15 +15,15 @@ from passl_simsiam.registry import OPTIMIZERS
 
 @OPTIMIZERS.register
 class LARC(Momentum):
-    """Momentum SGD on rewritten gradients, with the semantics of NVIDIA apex's LARC(clip=False).
+    """Momentum SGD with a trust ratio on each parameter's step: the semantics of NVIDIA apex's LARC(clip=False).
 
     For each parameter tensor, biases included and at weight decay 0 too,
-        g <- a * (g + weight_decay * p),  a = trust * |p| / (|g| + weight_decay * |p| + 1e-8),
-    with a = 1 where |p| or |g| is zero, as for a bias at its start. `step` replaces the gradients.
+        v = momentum * v + a * (g + weight_decay * p),  a = trust * |p| / (|g| + weight_decay * |p| + 1e-8),
+    with a = 1 where |p| or |g| is zero, as for a bias at its start; then p = p - rate * v.
 
     Args:
         groups, momentum: as for Momentum.
-        weight_decay: part of the rewriting, so that the trust ratio covers it.
+        weight_decay: enters under the trust ratio.
         trust: apex's trust_coefficient.
     """
 
@@ -34,19 +34,12 @@ class LARC(Momentum):
         weight_decay: Annotated[float, Ge(0)] = 0.0,
         trust: Annotated[float, Gt(0)] = 0.001,
     ) -> None:
-        super().__init__(groups, momentum, weight_decay=0.0)
-        self._decay, self._trust = weight_decay, trust
+        super().__init__(groups, momentum, weight_decay)
+        self._trust = trust
 
-    def step(self, rates: Mapping[str, float]) -> None:
-        with paddle.no_grad():
-            for p in self._parameters.values():
-                if p.grad is not None:
-                    p.grad.set_value(self._rewritten(p, p.grad))
-        super().step(rates)
-
-    def _rewritten(self, p: paddle.Tensor, g: paddle.Tensor) -> paddle.Tensor:
-        """All on the device: a Python `if` on a norm would make the host wait for every parameter."""
+    def _direction(self, p: paddle.Tensor, g: paddle.Tensor) -> paddle.Tensor:
+        # All on the device: a Python `if` on a norm would make the host wait at every parameter.
         p_norm, g_norm = paddle.linalg.norm(p), paddle.linalg.norm(g)
-        adaptive = self._trust * p_norm / (g_norm + self._decay * p_norm + 1e-8)
-        adaptive = paddle.where((p_norm > 0) & (g_norm > 0), adaptive, paddle.ones_like(adaptive))
-        return adaptive * (g + self._decay * p)
+        ratio = self._trust * p_norm / (g_norm + self._weight_decay * p_norm + 1e-8)
+        ratio = paddle.where((p_norm > 0) & (g_norm > 0), ratio, paddle.ones_like(ratio))
+        return ratio * super()._direction(p, g)
