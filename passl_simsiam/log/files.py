@@ -25,8 +25,9 @@ class AppendFile:
     """
 
     def __init__(self, path: Path, keep: int = 0) -> None:
+        if path.exists() and keep < path.stat().st_size:
+            _cut(path, keep)
         self._file = path.open("ab", buffering=0)
-        self._file.truncate(keep)
 
     def append(self, record: bytes) -> None:
         end = self._file.seek(0, os.SEEK_END)
@@ -97,6 +98,19 @@ def plain(value: Any) -> Any:
     """`value` as JSON holds it: numpy scalars become Python's, NaN and infinities null."""
     value = value.item() if hasattr(value, "item") else value
     return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _cut(path: Path, keep: int) -> None:
+    """Make the first `keep` bytes a new file in the place of the old one.
+
+    Truncated in place, the file would grow again past where a program that shows the run (a VisualDL server) stopped
+    reading, and that program would go on in the middle of a record.
+    """
+    aside = path.with_name("unfinished")
+    with path.open("rb") as whole, aside.open("wb") as part:
+        while keep and (piece := whole.read(min(keep, 2**20))):
+            keep -= part.write(piece)
+    aside.replace(path)
 
 
 def _whole_lines(path: Path) -> Iterable[tuple[int, dict[str, Any]]]:

@@ -106,7 +106,7 @@ class RunLog:
         self._event("histogram", tag, values, step)
 
     def text(self, tag: str, text: str, step: int) -> None:
-        """Show `text` in VisualDL."""
+        """Show `text` in VisualDL, whose page joins its lines (the tooltip keeps them) and reads no Markdown."""
         self._event("text", tag, text, step)
 
     def progress(self, total: int, *, start: int = 0, label: str = "") -> Progress:
