@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+from numpy.random.bit_generator import ISeedSequence
+from numpy.typing import NDArray
 
 _WORD = 1 << 64
 
@@ -16,4 +20,14 @@ def generator(seed: int, epoch: int, index: int, view: int) -> np.random.Generat
     """
     key = np.array([seed % _WORD, epoch % _WORD], np.uint64)
     counter = np.array([0, 0, view % _WORD, index % _WORD], np.uint64)
-    return np.random.Generator(np.random.Philox(key=key, counter=counter))
+    return np.random.Generator(np.random.Philox(_Key(key), counter=counter))
+
+
+class _Key(ISeedSequence):
+    """Hands Philox its key. Philox(key=...) is the same stream, but asks the system for entropy first: 3 times slower."""
+
+    def __init__(self, key: NDArray[np.uint64]) -> None:
+        self.key = key
+
+    def generate_state(self, n_words: int, dtype: Any = np.uint32) -> NDArray[np.uint64]:
+        return self.key

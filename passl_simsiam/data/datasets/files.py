@@ -79,7 +79,8 @@ class ImageFiles(Dataset):
         """
         path = self.name(index)
         try:
-            data = Path(path).read_bytes()
+            with Path(path).open("rb", buffering=0) as file:
+                data = file.read()
         except OSError as error:
             raise BadImage(path, error.strerror or str(error)) from error
         if path.lower().endswith(".npy"):

@@ -7,13 +7,17 @@ from functools import lru_cache
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
+
+# OpenCV filters uint8 images in 8-bit fixed point.
+_UNIT = 256
 
 
 def gaussian_blur(image: np.ndarray, sigma: float) -> np.ndarray:
     """`image` uint8 [h, w, c] blurred with standard deviation `sigma` pixels; edge pixels are repeated outwards.
 
-    What Pillow calls the radius of GaussianBlur is sigma: it runs three box filters whose variances add up to
-    sigma**2. The Gaussian here is cut at three sigma, where OpenCV's default for uint8 would choose its own width.
+    What Pillow calls the radius of GaussianBlur is sigma. Pillow runs three "extended box" filters in a row, each with a
+    third of the variance; this is their common kernel, which is shorter than a Gaussian cut at three sigma.
     """
     kernel = _kernel(round(sigma, 2))
     if len(kernel) == 1:
@@ -23,10 +27,27 @@ def gaussian_blur(image: np.ndarray, sigma: float) -> np.ndarray:
 
 
 @lru_cache(maxsize=512)
-def _kernel(sigma: float) -> np.ndarray:
-    """Normalised taps, float32 [2 * ceil(3 * sigma) + 1]; a single one where the next is below half a grey level."""
-    radius = math.ceil(3 * sigma)
-    offsets = np.arange(-radius, radius + 1)
-    taps = np.exp(-0.5 * (offsets / sigma) ** 2)
-    taps /= taps.sum()
-    return (taps if taps[radius] < 1 - 1 / 512 else np.ones(1)).astype(np.float32)
+def _kernel(sigma: float) -> NDArray[np.float32]:
+    """The taps for standard deviation `sigma`, odd in number.
+
+    An extended box is 2 * whole + 1 pixels of weight 1 and, at each end, one of a weight below 1, which gives it any
+    variance (Gwosdek et al. 2011, "Theoretical foundations of Gaussian convolution by extended box filtering").
+    """
+    variance = sigma**2 / 3
+    whole = int((math.sqrt(12 * variance + 1) - 1) / 2)
+    end = (2 * whole + 1) * (whole * (whole + 1) - 3 * variance) / (6 * (variance - (whole + 1) ** 2))
+    box = np.array([end, *[1.0] * (2 * whole + 1), end])
+    box /= box.sum()
+    kernel = fixed_point(np.convolve(np.convolve(box, box), box))
+    used = np.flatnonzero(kernel)
+    return kernel[used[0] : used[-1] + 1]
+
+
+def fixed_point(taps: NDArray[np.float64]) -> NDArray[np.float32]:
+    """Symmetric taps as multiples of 1/256 that add up to exactly 1.
+
+    OpenCV would round them itself, but to a sum that makes the image brighter or darker.
+    """
+    whole = np.rint(taps * _UNIT)
+    whole[len(whole) // 2] += _UNIT - whole.sum()
+    return (whole / _UNIT).astype(np.float32)

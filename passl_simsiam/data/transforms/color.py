@@ -13,7 +13,11 @@ import numpy as np
 
 _TRUNCATE = -0.499
 # ITU-R 601 luma, Pillow's "L" and OpenCV's grey.
-_LUMA = np.array([0.299, 0.587, 0.114])
+_LUMA = (0.299, 0.587, 0.114)
+# Affine maps [3, 4] of (r, g, b, 1): to itself, to its grey, to a constant of one.
+_IDENTITY = np.eye(3, 4, dtype=np.float32)
+_GREY = np.array([[*_LUMA, 0.0]] * 3, np.float32)
+_ONE = np.array([[0.0, 0.0, 0.0, 1.0]] * 3, np.float32)
 
 
 def adjust_brightness(image: np.ndarray, factor: float) -> np.ndarray:
@@ -26,31 +30,35 @@ def adjust_contrast(image: np.ndarray, factor: float) -> np.ndarray:
 
     Without three channels, m is the mean over all of them.
     """
-    mean = float(_LUMA @ cv2.mean(image)[:3]) if image.shape[2] == 3 else float(image.mean())
+    if image.shape[2] == 3:
+        red, green, blue, _ = cv2.mean(image)
+        mean = _LUMA[0] * red + _LUMA[1] * green + _LUMA[2] * blue
+    else:
+        mean = float(image.mean())
     return _scale(image, factor, (1 - factor) * int(mean + 0.5))
 
 
 def _scale(image: np.ndarray, factor: float, offset: float) -> np.ndarray:
+    """factor * image + offset."""
+    if image.shape[2] == 3:
+        return cv2.transform(image, factor * _IDENTITY + (offset + _TRUNCATE) * _ONE)
     scaled = cv2.addWeighted(image, factor, image, 0.0, offset + _TRUNCATE)
     return scaled if scaled.ndim == 3 else scaled[:, :, None]
 
 
 def adjust_saturation(image: np.ndarray, factor: float) -> np.ndarray:
     """The blend factor * image + (1 - factor) * grey(image)."""
-    matrix = np.empty((3, 4), np.float32)
-    matrix[:, :3] = (1 - factor) * _LUMA + factor * np.eye(3)
-    matrix[:, 3] = _TRUNCATE
-    return cv2.transform(image, matrix)
+    return cv2.transform(image, factor * _IDENTITY + (1 - factor) * _GREY + _TRUNCATE * _ONE)
 
 
 def adjust_hue(image: np.ndarray, shift: float) -> np.ndarray:
     """Turn the hue by `shift` of the colour circle, in [-0.5, 0.5].
 
-    OpenCV's _FULL conversions divide the circle into 256 steps, so that uint8 arithmetic wraps as it should; Pillow
-    has 255 steps and truncates to them, so its shift is a whole number of 1/255 turns.
+    OpenCV's _FULL conversions divide the circle into 256 steps, so that uint8 arithmetic wraps as it should. Pillow
+    stores whole steps of 255 a circle and cuts instead of rounding, which turns every colour back by most of a step.
     """
+    steps = (int(shift * 255) - 1) % 256
     hsv = cv2.cvtColor(image, cv2.COLOR_RGB2HSV_FULL)
-    steps = round(int(shift * 255) * 256 / 255) % 256
     rows = hsv.reshape(hsv.shape[0], -1)
     np.add(rows, _hue_row(hsv.shape[1], steps), out=rows)
     return cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB_FULL)
@@ -63,8 +71,13 @@ def _hue_row(width: int, steps: int) -> np.ndarray:
 
 
 def grayscale(image: np.ndarray) -> np.ndarray:
-    """Grey, repeated over the three channels."""
-    return cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
+    """The grey level, [height, width, 1]."""
+    return cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)[:, :, None]
+
+
+def repeat_grey(image: np.ndarray) -> np.ndarray:
+    """[height, width, 1] repeated over three channels."""
+    return cv2.cvtColor(image, cv2.COLOR_GRAY2RGB)
 
 
 def solarize(image: np.ndarray, threshold: int = 128) -> np.ndarray:

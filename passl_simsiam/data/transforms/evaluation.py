@@ -71,3 +71,7 @@ class RandomResizedCropFlip:
         box = geometry.random_resized_crop_box(image.shape[0], image.shape[1], self.scale, self.ratio, draws)
         view = geometry.resized_crop(image, box, self.size, self.size)
         return [geometry.horizontal_flip(view) if flip < self.flip_probability else view]
+
+    def reduction(self, height: int, width: int) -> int:
+        """See RandomViews.reduction."""
+        return geometry.safe_reduction(height, width, self.size, self.scale, self.ratio)

@@ -4,61 +4,74 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
+
+from passl_simsiam.data.transforms.blur import fixed_point
 
 Range = tuple[float, float]
 
 # Uniform numbers that `random_resized_crop_box` takes: four for each of torchvision's ten attempts.
 CROP_DRAWS = 40
 
-# An axis that shrinks by this factor or more is halved first.
-_HALVE_FROM = 2.2
-# Prefilters of a smaller variance (in squared pixels) change nothing that is visible in 8 bits.
-_MIN_VARIANCE = 0.03
+# An axis that shrinks by at least this factor is halved first, and again while it is above.
+_HALVE_FROM = 4.0
+# An axis that shrinks by less is not filtered: it would make no visible difference in 8 bits.
+_FILTER_FROM = 1.09
 
 
 def resize(image: np.ndarray, height: int, width: int) -> np.ndarray:
     """`image` uint8 [h, w, c] at `height` x `width`.
 
     Pillow's bilinear filter is a triangle as wide as the shrinking factor s (half-width s source pixels, variance
-    s**2 / 6). OpenCV's INTER_LINEAR is always a triangle of half-width 1 and aliases, its INTER_AREA is exact but many
-    times slower unless the factor is an integer. So: an axis that shrinks much is halved by INTER_AREA (its fast case),
-    and a three-tap filter brings what is left to Pillow's variance before INTER_LINEAR samples it.
+    s**2 / 6). OpenCV's INTER_LINEAR is always the triangle of half-width 1 and aliases, its INTER_AREA is a box, and
+    many times slower unless s is an integer. So a filter with whole taps comes first, which INTER_LINEAR's sampling
+    completes to Pillow's triangle: exactly where s is an integer, in its variance elsewhere. An axis that shrinks much
+    is first halved by INTER_AREA, the fast case.
     """
-    extents = [float(image.shape[0]), float(image.shape[1])]
-    taps = []
-    for axis, target in enumerate((height, width)):
-        halvings = max(0, math.ceil(math.log2(extents[axis] / target / _HALVE_FROM) + 1e-9))
-        for _ in range(halvings):
-            image = _halve(image, axis)
-        extents[axis] /= 2**halvings
-        taps.append(_prefilter(extents[axis] / target, halvings))
-    if len(taps[0]) > 1 or len(taps[1]) > 1:
-        image = _with_channels(cv2.sepFilter2D(image, -1, taps[1], taps[0], borderType=cv2.BORDER_REPLICATE))
+    extents = [float(image.shape[0]), float(image.shape[1])]  # of the picture, which padding may extend
+    targets = (height, width)
+    widths = [extent / target for extent, target in zip(extents, targets, strict=True)]
+    while halved := [axis for axis in (0, 1) if extents[axis] >= _HALVE_FROM * targets[axis]]:
+        image = _halve(image, halved)
+        for axis in halved:
+            extents[axis] /= 2
+            # The box of a halving has variance 1/4 before and 1/16 after it; a triangle is the narrower for it.
+            widths[axis] = math.sqrt(widths[axis] ** 2 / 4 - 6 / 16)
+    if max(widths) >= _FILTER_FROM:
+        down, across = (_triangle(round(width, 2)) for width in widths)
+        image = _with_channels(cv2.sepFilter2D(image, -1, across, down, borderType=cv2.BORDER_REPLICATE))
     if image.shape[0] == extents[0] and image.shape[1] == extents[1]:
         return _with_channels(cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR))
-    # Padding to an even side made the array larger than the picture in it: resize by the exact factors, then cut.
+    # The array is larger than the picture in it: resize by the exact factors, then cut.
     scaled = cv2.resize(image, None, fx=width / extents[1], fy=height / extents[0], interpolation=cv2.INTER_LINEAR)
     return np.ascontiguousarray(_with_channels(scaled)[:height, :width])
 
 
-def _halve(image: np.ndarray, axis: int) -> np.ndarray:
-    height, width = image.shape[:2]
-    odd = image.shape[axis] % 2
-    if odd:
-        image = cv2.copyMakeBorder(image, 0, odd * (1 - axis), 0, odd * axis, cv2.BORDER_REPLICATE)
-    sides = (width, (height + 1) // 2) if axis == 0 else ((width + 1) // 2, height)
-    return _with_channels(cv2.resize(image, sides, interpolation=cv2.INTER_AREA))
+def _halve(image: np.ndarray, axes: Sequence[int]) -> np.ndarray:
+    """Halve the axes, after padding those that are odd with their last row or column."""
+    sides = [-(-side // 2) if axis in axes else side for axis, side in enumerate(image.shape[:2])]
+    down, across = (image.shape[axis] % 2 if axis in axes else 0 for axis in (0, 1))
+    if down or across:
+        image = _with_channels(cv2.copyMakeBorder(image, 0, down, 0, across, cv2.BORDER_REPLICATE))
+    return _with_channels(cv2.resize(image, sides[::-1], interpolation=cv2.INTER_AREA))
 
 
-def _prefilter(scale: float, halvings: int) -> np.ndarray:
-    """Taps whose variance is what Pillow's triangle has beyond that of the linear interpolation and of the halvings."""
-    variance = (scale**2 - 1) / 6 - (1 - 0.25**halvings) / 12
-    if variance < _MIN_VARIANCE:
-        return np.ones(1, np.float32)
-    return np.array([variance / 2, 1 - variance, variance / 2], np.float32)
+@lru_cache(maxsize=1024)
+def _triangle(width: float) -> NDArray[np.float32]:
+    """Taps that, sampled by linear interpolation, make a triangle of half-width `width`.
+
+    For a whole n the taps are that triangle's values, and their variance is (n**2 - 1) / 6; in between, the mixture of
+    the two neighbours that has the right variance. Three taps at least, for OpenCV is slow with fewer.
+    """
+    below = max(1, int(width))
+    share = max(0.0, (width**2 - below**2) / (2 * below + 1))
+    offsets = np.abs(np.arange(-below, below + 1))
+    lower, upper = (np.maximum(0, 1 - offsets / n) / n for n in (below, below + 1))
+    return fixed_point((1 - share) * lower + share * upper)
 
 
 def _with_channels(image: np.ndarray) -> np.ndarray:
@@ -95,6 +108,17 @@ def random_resized_crop_box(
         w, h = width, height
     w, h = max(w, 1), max(h, 1)
     return (height - h) // 2, (width - w) // 2, h, w
+
+
+def safe_reduction(height: int, width: int, size: int, scale: Range, ratio: Range) -> int:
+    """The largest of 1, 2, 4 and 8 by which an image can shrink and still hold `size` pixels along any crop's side.
+
+    The shortest side that `random_resized_crop_box` can choose is that of the smallest, most elongated crop, or that of
+    the image.
+    """
+    elongation = max(1 / ratio[0], ratio[1])
+    shortest = min(math.sqrt(height * width * scale[0] / elongation), height, width)
+    return next((factor for factor in (8, 4, 2) if shortest >= factor * size), 1)
 
 
 def resized_crop(image: np.ndarray, box: tuple[int, int, int, int], height: int, width: int) -> np.ndarray:

@@ -15,9 +15,8 @@ from passl_simsiam.data.transforms.geometry import CROP_DRAWS, Range
 from passl_simsiam.registry import TRANSFORMS
 
 _ORDERS = list(permutations(range(4)))
-# Uniform numbers after those of the crop, one a decision.
-_JITTER_DRAWS = ("jitter", "order", "brightness", "contrast", "saturation", "hue")
-_DRAWS = (*_JITTER_DRAWS, "grayscale", "blur", "sigma", "solarize", "flip")
+# Uniform numbers that a view takes after those of its crop: seven decisions and four strengths.
+_DRAWS = 11
 
 
 @dataclass(frozen=True)
@@ -52,35 +51,42 @@ class RandomViews:
         require_rgb(self, image.shape[2])
         return [self.view(image, rng, self.blur_probability, self.solarize_probability) for rng in rngs]
 
+    def reduction(self, height: int, width: int) -> int:
+        """How much smaller a height x width JPEG file may be decoded without enlarging any crop (decode.Reduction)."""
+        return geometry.safe_reduction(height, width, self.size, self.scale, self.ratio)
+
     def view(self, image: np.ndarray, rng: np.random.Generator, blurred: float, solarized: float) -> np.ndarray:
         """One view; `blurred` and `solarized` are the two probabilities that recipes vary between views."""
         # All numbers are drawn at once: it is faster, and a decision never moves those of the operations after it.
-        numbers = rng.random(CROP_DRAWS + len(_DRAWS)).tolist()
-        u = dict(zip(_DRAWS, numbers[CROP_DRAWS:], strict=True))
-        box = geometry.random_resized_crop_box(image.shape[0], image.shape[1], self.scale, self.ratio, numbers)
+        draws = rng.random(CROP_DRAWS + _DRAWS).tolist()
+        jitter, order, grey, blurry, sigma, sun, flip, *strengths = draws[CROP_DRAWS:]
+        box = geometry.random_resized_crop_box(image.shape[0], image.shape[1], self.scale, self.ratio, draws)
         view = geometry.resized_crop(image, box, self.size, self.size)
-        if u["jitter"] < self.jitter_probability:
-            view = self._jitter(view, u)
-        if u["grayscale"] < self.grayscale_probability:
-            view = color.grayscale(view)
-        if u["blur"] < blurred:
-            view = blur.gaussian_blur(view, _within(self.blur_sigma, u["sigma"]))
-        if u["solarize"] < solarized:
+        if jitter < self.jitter_probability:
+            view = self._jitter(view, order, strengths)
+        is_grey = grey < self.grayscale_probability
+        if is_grey:
+            view = color.grayscale(view)  # one channel until the end: less to blur
+        if blurry < blurred:
+            view = blur.gaussian_blur(view, _within(self.blur_sigma, sigma))
+        if sun < solarized:
             view = color.solarize(view)
-        if u["flip"] < self.flip_probability:
+        if flip < self.flip_probability:
             view = geometry.horizontal_flip(view)
-        return view
+        return color.repeat_grey(view) if is_grey else view
 
-    def _jitter(self, view: np.ndarray, u: dict[str, float]) -> np.ndarray:
-        for operation in _ORDERS[int(u["order"] * len(_ORDERS))]:
+    def _jitter(self, view: np.ndarray, order: float, draws: Sequence[float]) -> np.ndarray:
+        """Brightness, contrast, saturation and hue by the uniform numbers `draws`, in the order that `order` chooses."""
+        for operation in _ORDERS[int(order * len(_ORDERS))]:
+            draw = draws[operation]
             if operation == 0 and self.brightness:
-                view = color.adjust_brightness(view, _factor(self.brightness, u["brightness"]))
+                view = color.adjust_brightness(view, _factor(self.brightness, draw))
             elif operation == 1 and self.contrast:
-                view = color.adjust_contrast(view, _factor(self.contrast, u["contrast"]))
+                view = color.adjust_contrast(view, _factor(self.contrast, draw))
             elif operation == 2 and self.saturation:
-                view = color.adjust_saturation(view, _factor(self.saturation, u["saturation"]))
+                view = color.adjust_saturation(view, _factor(self.saturation, draw))
             elif operation == 3 and self.hue:
-                view = color.adjust_hue(view, _within((-self.hue, self.hue), u["hue"]))
+                view = color.adjust_hue(view, _within((-self.hue, self.hue), draw))
         return view
 
 
