@@ -33,7 +33,8 @@ class Score:
         value: a fraction of 1.
         protocol: all that the score depends on, in one line.
         baselines: what the same protocol gives elsewhere ("raw pixels", "random weights"), fractions of 1.
-        classes: how many there are; chance level is 1 of them.
+        classes: how many there are, for the chance level.
+        k: guesses that count, of `classes`: 5 for a top-5 accuracy.
     """
 
     name: str
@@ -42,6 +43,12 @@ class Score:
     protocol: str
     baselines: Mapping[str, float] = field(default_factory=dict)
     classes: int | None = None
+    k: int = 1
+
+    @property
+    def chance(self) -> float | None:
+        """What guessing gives, a fraction of 1."""
+        return min(1.0, self.k / self.classes) if self.classes else None
 
 
 @dataclass(frozen=True)
@@ -105,8 +112,8 @@ def _what_was_trained(report: Report) -> str:
 
 def _score(folder: Path, report: Report, score: Score) -> str:
     levels = dict(score.baselines)
-    if score.classes:
-        levels["chance"] = 1 / score.classes
+    if score.chance is not None:
+        levels["chance"] = score.chance
     rows = {"**this run**": score.value, **levels}
     table = f"| | {score.name} (%) |\n|---|---:|\n" + "".join(f"| {k} | {100 * v:.1f} |\n" for k, v in rows.items())
     figure = pictures.accuracy_curve(report.records, score.key, score.name, levels)
@@ -117,11 +124,11 @@ def _score(folder: Path, report: Report, score: Score) -> str:
 
 def _verdict(score: Score) -> str:
     """The comparison in words. Points are percentage points."""
-    words = [f"The right class comes out for {100 * score.value:.0f} of 100 test images."]
+    found = "comes out" if score.k == 1 else f"is among the best {score.k}"
+    words = [f"The right class {found} for {100 * score.value:.0f} of 100 test images."]
     random = score.baselines.get("random weights")
     pixels = score.baselines.get("raw pixels")
-    chance = 1 / score.classes if score.classes else None
-    if chance is not None and score.value < 1.5 * chance:
+    if score.chance is not None and score.value < min(1.5 * score.chance, (1 + score.chance) / 2):
         words.append(
             "That is close to guessing: look at the spread of the embeddings below (a collapse), at the learning rate, "
             "and at whether the labels of the two splits mean the same."

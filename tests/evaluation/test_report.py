@@ -93,6 +93,14 @@ def test_a_probe_has_a_report_without_what_it_does_not_have(tmp_path):
     assert "collapse" not in text
 
 
+def test_chance_of_a_top5_is_that_of_five_guesses(tmp_path):
+    top5 = Score("top-5", "eval/top5", 0.96, "val split", {}, classes=10, k=5)
+    text = write_report(tmp_path, Report("Linear probe", {}, [], [top5])).read_text()
+    assert "| chance | 50.0 |" in text
+    assert "The right class is among the best 5 for 96 of 100 test images." in text
+    assert "close to guessing" not in text
+
+
 def test_a_run_without_records_has_a_report(tmp_path):
     assert write_report(tmp_path, Report("Empty", {}, [])).read_text().startswith("# Empty")
     assert not list(tmp_path.glob("*.png"))
