@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from passl_simsiam.data.bad import BadSample
+from passl_simsiam.data.datasets.files import ImageFiles
 from passl_simsiam.data.keys import generator
 from passl_simsiam.data.sampler import Indices
 from passl_simsiam.data.switch import transform_at
@@ -66,6 +67,7 @@ class SampleMaker:
                 raises it: a mistake in the recipe rather than a bad sample.
         """
         transform = transform_at(self.transform, epoch)
+        read = reader(self.dataset, transform)
         used = np.full(len(indices), MISSING, dtype=np.int64)
         bad: list[BadSample] = []
         for row, index in enumerate(indices.tolist()):
@@ -75,7 +77,7 @@ class SampleMaker:
                     continue
                 rngs = [generator(self.seed, epoch, index, view) for view in range(transform.num_views)]
                 try:
-                    views = transform(self.dataset.read(candidate), rngs)
+                    views = transform(read(candidate), rngs)
                 except UserError:
                     raise
                 except Exception as error:  # whatever a broken file makes a decoder raise must not end the run
@@ -103,6 +105,14 @@ class SampleMaker:
         if [view.shape for view in views] != expected or any(view.dtype != np.uint8 for view in views):
             made = ", ".join(f"{view.dtype} {view.shape}" for view in views)
             raise UserError(f"{type(self.transform).__name__} made views {made}; expected: uint8 {expected}")
+
+
+def reader(dataset: Dataset, transform: Transform) -> Callable[[int], NDArray[np.uint8]]:
+    """`dataset.read` for this transform: one that knows how small a large JPEG may be decoded is taken at its word."""
+    reduction = getattr(transform, "reduction", None)
+    if reduction is not None and isinstance(dataset, ImageFiles):
+        return lambda index: dataset.read(index, reduction)
+    return dataset.read
 
 
 def _reason(error: Exception) -> str:

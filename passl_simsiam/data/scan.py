@@ -24,6 +24,7 @@ from passl_simsiam.data.datasets.files import ImageFiles
 from passl_simsiam.data.decode import BadImage
 from passl_simsiam.data.keys import generator
 from passl_simsiam.data.pack import encoded
+from passl_simsiam.data.samples import reader
 from passl_simsiam.data.shared import available_memory
 
 TIMED = 100  # images for the rates
@@ -157,9 +158,10 @@ def _classes(dataset: Dataset) -> dict[str, int]:
 
 def _rate(dataset: Dataset, transform: Transform | None, indices: list[int]) -> float:
     """Images a second of one thread, with their views if there is a transform."""
+    read = reader(dataset, transform) if transform else dataset.read
     start = time.perf_counter()
     for index in indices:
-        image = dataset.read(index)
+        image = read(index)
         if transform:
             transform(image, [generator(0, 0, index, view) for view in range(transform.num_views)])
     return len(indices) / max(time.perf_counter() - start, 1e-9)

@@ -6,6 +6,7 @@ included, and the size of /dev/shm, 64 MB in many containers, does not matter.
 
 from __future__ import annotations
 
+import io
 import logging
 import mmap
 import os
@@ -58,51 +59,67 @@ def _unlinked_file(size: int, shm: Path) -> int:
             continue
         try:
             # Reserved, a full /dev/shm shows here, and not later as a SIGBUS.
-            (os.posix_fallocate(fd, 0, size) if reserve else os.truncate(fd, size))
+            os.posix_fallocate(fd, 0, size) if reserve else os.truncate(fd, size)
         except OSError:
             os.close(fd)
             continue
-        log.warning("no memfd on this system: data workers share %.0f MB through %s instead", size / 2**20, folder)
+        log.warning("no memfd on this system: data workers share %.1f MB through %s instead", size / 2**20, folder)
         return fd
-    raise UserError(f"no room for the {size / 2**20:.0f} MB that data workers share; set num_workers: 0")
+    raise UserError(f"no room for the {size / 2**20:.1f} MB that data workers share; set num_workers: 0")
 
 
 class SharedPickle:
-    """An object pickled once for any number of processes, its large arrays in shared memory instead of a copy each.
+    """An object pickled once for any number of processes.
 
-    The arrays (a list of 1.3 million paths, CIFAR's pixels) are read-only where the object is loaded.
+    The pickle lies in an anonymous file, not in this process's memory, and the object's arrays (CIFAR's pixels, the
+    labels of a million files) are read-only views of that file wherever it is loaded, instead of a copy each.
     """
 
     def __init__(self, value: Any) -> None:
         """Raises UserError when `value` cannot be pickled."""
         buffers: list[pickle.PickleBuffer] = []
+        self.fd = anonymous_file(0, shm=Path(tempfile.gettempdir()))
         try:
-            self._stream = pickle.dumps(value, protocol=5, buffer_callback=buffers.append)
+            with os.fdopen(os.dup(self.fd), "wb") as file:
+                pickle.Pickler(file, protocol=5, buffer_callback=buffers.append).dump(value)
+                self._spans = [(0, file.tell())]
         except (pickle.PicklingError, AttributeError, TypeError) as error:
-            raise UserError(
-                f"the data set or transform cannot go to worker processes ({error}); set num_workers: 0"
-            ) from error
-        views = [buffer.raw() for buffer in buffers]
-        self._spans: list[tuple[int, int]] = []
-        end = 0
-        for view in views:
-            self._spans.append((end, end + view.nbytes))
-            end = aligned(end + view.nbytes)
-        self.fd = anonymous_file(max(end, 1))
-        for (start, _), view in zip(self._spans, views, strict=True):
+            os.close(self.fd)
+            reason = f"the data set or transform cannot go to worker processes ({error})"
+            raise UserError(f"{reason}; set num_workers: 0") from error
+        for view in (buffer.raw() for buffer in buffers):
+            start = aligned(self._spans[-1][1])
+            self._spans.append((start, start + view.nbytes))
             _write_all(self.fd, view, start)
 
-    def recipe(self) -> tuple[bytes, Sequence[tuple[int, int]]]:
-        """What `load` needs besides the descriptor."""
-        return self._stream, self._spans
+    def spans(self) -> Sequence[tuple[int, int]]:
+        """What `load` needs besides the descriptor: where the pickle and each array lie."""
+        return self._spans
 
     @staticmethod
-    def load(fd: int, stream: bytes, spans: Sequence[tuple[int, int]]) -> Any:
+    def load(fd: int, spans: Sequence[tuple[int, int]]) -> Any:
         memory = memoryview(mmap.mmap(fd, 0, prot=mmap.PROT_READ))
-        return pickle.loads(stream, buffers=[memory[start:stop] for start, stop in spans])
+        # Read, not mapped: the mapped pages of a large pickle would count beside the object made from them.
+        stream = io.BufferedReader(_Reader(fd))
+        return pickle.Unpickler(stream, buffers=[memory[start:stop] for start, stop in spans[1:]]).load()
 
     def close(self) -> None:
         os.close(self.fd)
+
+
+class _Reader(io.RawIOBase):
+    """A file from its start, with a position of its own: that of the descriptor is shared with other processes."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd, self._position = fd, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        count = os.preadv(self._fd, [buffer], self._position)
+        self._position += count
+        return count
 
 
 def _write_all(fd: int, data: memoryview, offset: int) -> None:

@@ -119,7 +119,7 @@ def launch(
     )
     theirs.close()
     with contextlib.suppress(OSError):  # it died at once: the end of the pipe tells
-        ours.send((*pickled.recipe(), layout, number))
+        ours.send((pickled.spans(), layout, number))
     return process, ours
 
 
@@ -130,9 +130,9 @@ def main(pipe_fd: int, memory_fd: int, pickle_fd: int, parent: int) -> None:
     _die_with(parent)
     pipe = Connection(pipe_fd)
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
-        stream, spans, layout, number = pipe.recv()
+        spans, layout, number = pipe.recv()
         try:
-            maker: SampleMaker = SharedPickle.load(pickle_fd, stream, spans)
+            maker: SampleMaker = SharedPickle.load(pickle_fd, spans)
         except Exception as error:
             hint = "it must be importable from a module, not defined in the script" if "__main__" in str(error) else ""
             pipe.send(Failed(f"a data worker cannot load the data set: {error} {hint}".strip(), user=True))

@@ -10,6 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from passl_simsiam.data.base import Dataset
+from passl_simsiam.data.datasets.files import ImageFiles
+from passl_simsiam.data.datasets.paths import PathList
+from passl_simsiam.data.decode import Reduction
 
 
 class Noise(Dataset):
@@ -99,3 +102,19 @@ class Mistaken(Corner):
 
     def __call__(self, image: np.ndarray, rngs: list[np.random.Generator]) -> list[np.ndarray]:
         return [np.zeros((4, 4, 3), np.uint8)]
+
+
+class MadeUpPaths(ImageFiles):
+    """`count` paths like ImageNet's, to files that do not exist: their images are made here."""
+
+    def __init__(self, count: int) -> None:
+        size = count // 1000
+        groups = (
+            (b"n%08d" % folder, [b"n%08d_%d.JPEG" % (folder, number) for number in range(size)])
+            for folder in range(1000)
+        )
+        labels = np.repeat(np.arange(1000), size)
+        super().__init__("/data/imagenet/train", PathList(groups), labels, None, 3, None, None, 10**9)
+
+    def read(self, index: int, reduction: Reduction | None = None) -> np.ndarray:
+        return np.full((32, 32, 3), len(self.name(index)), np.uint8)
