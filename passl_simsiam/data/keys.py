@@ -20,11 +20,11 @@ def generator(seed: int, epoch: int, index: int, view: int) -> np.random.Generat
     """
     key = np.array([seed % _WORD, epoch % _WORD], np.uint64)
     counter = np.array([0, 0, view % _WORD, index % _WORD], np.uint64)
-    return np.random.Generator(np.random.Philox(_Key(key), counter=counter))
+    return np.random.Generator(np.random.Philox(_Key(key), counter=counter))  # type: ignore[arg-type]
 
 
 class _Key(ISeedSequence):
-    """Hands Philox its key. Philox(key=...) is the same stream, but asks the system for entropy first: 3 times slower."""
+    """Hands Philox its key. Philox(key=...) gives the same stream, but first asks the system for entropy it drops."""
 
     def __init__(self, key: NDArray[np.uint64]) -> None:
         self.key = key

@@ -4,7 +4,8 @@
 
 Every competitor reads the same files, decodes each once and makes two views by the MoCo v2 recipe, as uint8 arrays or
 images: normalisation is left out for all. Within a round, competitors take turns every few images, so that whatever
-else the machine does hits all alike; a round ends when each has done all images. The table shows medians over rounds. The peers are not dependencies of the project; one that cannot be imported is left out:
+else the machine does hits all alike; a round ends when each has done all images. The table shows medians over rounds.
+The peers are not dependencies of the project; one that cannot be imported is left out:
 
     pip install albumentations torch==2.13.0 && pip install --no-deps torchvision==0.28.0
 """
@@ -27,11 +28,11 @@ for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
 os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-import cv2
+import cv2  # noqa: E402
 
-from passl_simsiam.data.datasets.folder import ImageFolder
-from passl_simsiam.data.keys import generator
-from passl_simsiam.data.transforms.views import MoCoV2
+from passl_simsiam.data.datasets.folder import ImageFolder  # noqa: E402
+from passl_simsiam.data.keys import generator  # noqa: E402
+from passl_simsiam.data.transforms.views import MoCoV2  # noqa: E402
 
 # Reads image k of the folder and makes its two views.
 Competitor = Callable[[int], object]

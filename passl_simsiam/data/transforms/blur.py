@@ -13,16 +13,18 @@ from numpy.typing import NDArray
 _UNIT = 256
 
 
-def gaussian_blur(image: np.ndarray, sigma: float) -> np.ndarray:
+def gaussian_blur(image: np.ndarray, sigma: float, sigma_across: float | None = None) -> np.ndarray:
     """`image` uint8 [h, w, c] blurred with standard deviation `sigma` pixels; edge pixels are repeated outwards.
 
-    What Pillow calls the radius of GaussianBlur is sigma. Pillow runs three "extended box" filters in a row, each with a
-    third of the variance; this is their common kernel, which is shorter than a Gaussian cut at three sigma.
+    What Pillow calls the radius of GaussianBlur is sigma. Pillow runs three "extended box" filters in a row, each with
+    a third of the variance; this is their common kernel, which is shorter than a Gaussian cut at three sigma.
+    `sigma_across` is the standard deviation along rows where that differs from the one along columns.
     """
-    kernel = _kernel(round(sigma, 2))
-    if len(kernel) == 1:
+    down = _kernel(round(sigma, 2))
+    across = down if sigma_across is None else _kernel(round(sigma_across, 2))
+    if len(down) == len(across) == 1:
         return image
-    blurred = cv2.sepFilter2D(image, -1, kernel, kernel, borderType=cv2.BORDER_REPLICATE)
+    blurred = cv2.sepFilter2D(image, -1, across, down, borderType=cv2.BORDER_REPLICATE)
     return blurred if blurred.ndim == 3 else blurred[:, :, None]
 
 

@@ -6,6 +6,7 @@ OpenCV rounds, hence _TRUNCATE, a little above -1/2 so that a factor of 1 change
 
 from __future__ import annotations
 
+import math
 from functools import lru_cache
 
 import cv2
@@ -59,15 +60,17 @@ def adjust_hue(image: np.ndarray, shift: float) -> np.ndarray:
     """
     steps = (int(shift * 255) - 1) % 256
     hsv = cv2.cvtColor(image, cv2.COLOR_RGB2HSV_FULL)
-    rows = hsv.reshape(hsv.shape[0], -1)
-    np.add(rows, _hue_row(hsv.shape[1], steps), out=rows)
+    height, width = hsv.shape[:2]
+    together = math.gcd(height, 32)  # rows: long ones are added fast
+    rows = hsv.reshape(height // together, -1)
+    np.add(rows, _hue_steps(together * width, steps), out=rows)
     return cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB_FULL)
 
 
-@lru_cache(maxsize=512)
-def _hue_row(width: int, steps: int) -> np.ndarray:
-    """`steps` on the hue of each pixel of a row, 0 on its saturation and value."""
-    return np.tile(np.array([steps, 0, 0], np.uint8), width)
+@lru_cache(maxsize=128)
+def _hue_steps(pixels: int, steps: int) -> np.ndarray:
+    """`steps` on the hue of each pixel, 0 on its saturation and value, uint8 [3 * pixels]."""
+    return np.tile(np.array([steps, 0, 0], np.uint8), pixels)
 
 
 def grayscale(image: np.ndarray) -> np.ndarray:

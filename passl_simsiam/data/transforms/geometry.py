@@ -21,16 +21,20 @@ CROP_DRAWS = 40
 _HALVE_FROM = 4.0
 # An axis that shrinks by less is not filtered: it would make no visible difference in 8 bits.
 _FILTER_FROM = 1.09
+# A blur of at least this sigma does for both when an axis shrinks by at most this factor: mean gradients stay within
+# 5 % of Pillow's on photographs, as they do without this short cut.
+_BLUR_FROM = 0.6
+_BLUR_TO = 2.25
 
 
-def resize(image: np.ndarray, height: int, width: int) -> np.ndarray:
+def resize(image: np.ndarray, height: int, width: int, antialias: bool = True) -> np.ndarray:
     """`image` uint8 [h, w, c] at `height` x `width`.
 
     Pillow's bilinear filter is a triangle as wide as the shrinking factor s (half-width s source pixels, variance
     s**2 / 6). OpenCV's INTER_LINEAR is always the triangle of half-width 1 and aliases, its INTER_AREA is a box, and
     many times slower unless s is an integer. So a filter with whole taps comes first, which INTER_LINEAR's sampling
     completes to Pillow's triangle: exactly where s is an integer, in its variance elsewhere. An axis that shrinks much
-    is first halved by INTER_AREA, the fast case.
+    is first halved by INTER_AREA, the fast case. `antialias=False` leaves that filter to a blur.
     """
     extents = [float(image.shape[0]), float(image.shape[1])]  # of the picture, which padding may extend
     targets = (height, width)
@@ -41,7 +45,7 @@ def resize(image: np.ndarray, height: int, width: int) -> np.ndarray:
             extents[axis] /= 2
             # The box of a halving has variance 1/4 before and 1/16 after it; a triangle is the narrower for it.
             widths[axis] = math.sqrt(widths[axis] ** 2 / 4 - 6 / 16)
-    if max(widths) >= _FILTER_FROM:
+    if antialias and max(widths) >= _FILTER_FROM:
         down, across = (_triangle(round(width, 2)) for width in widths)
         image = _with_channels(cv2.sepFilter2D(image, -1, across, down, borderType=cv2.BORDER_REPLICATE))
     if image.shape[0] == extents[0] and image.shape[1] == extents[1]:
@@ -49,6 +53,18 @@ def resize(image: np.ndarray, height: int, width: int) -> np.ndarray:
     # The array is larger than the picture in it: resize by the exact factors, then cut.
     scaled = cv2.resize(image, None, fx=width / extents[1], fy=height / extents[0], interpolation=cv2.INTER_LINEAR)
     return np.ascontiguousarray(_with_channels(scaled)[:height, :width])
+
+
+def merged_blur(box: tuple[int, int, int, int], size: int, sigma: float) -> tuple[float, float] | None:
+    """The blur (down, across) that does for both: antialiasing of a crop that is resized, and a blur of `sigma` later.
+
+    Variances add up. None where there is nothing to antialias, or `sigma` is too small for that not to be seen.
+    """
+    scales = [side / size for side in box[2:]]
+    if sigma < _BLUR_FROM or not _FILTER_FROM <= max(scales) <= _BLUR_TO:
+        return None
+    down, across = (math.sqrt(sigma**2 + max(0.0, 1 - scale**-2) / 6) for scale in scales)
+    return down, across
 
 
 def _halve(image: np.ndarray, axes: Sequence[int]) -> np.ndarray:
@@ -121,10 +137,12 @@ def safe_reduction(height: int, width: int, size: int, scale: Range, ratio: Rang
     return next((factor for factor in (8, 4, 2) if shortest >= factor * size), 1)
 
 
-def resized_crop(image: np.ndarray, box: tuple[int, int, int, int], height: int, width: int) -> np.ndarray:
+def resized_crop(
+    image: np.ndarray, box: tuple[int, int, int, int], height: int, width: int, antialias: bool = True
+) -> np.ndarray:
     """The part `box` = (top, left, height, width) of `image`, resized; nothing outside the box contributes."""
     top, left, h, w = box
-    return resize(image[top : top + h, left : left + w], height, width)
+    return resize(image[top : top + h, left : left + w], height, width, antialias)
 
 
 def resize_shorter_side(image: np.ndarray, side: int) -> np.ndarray:

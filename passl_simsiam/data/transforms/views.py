@@ -61,14 +61,16 @@ class RandomViews:
         draws = rng.random(CROP_DRAWS + _DRAWS).tolist()
         jitter, order, grey, blurry, sigma, sun, flip, *strengths = draws[CROP_DRAWS:]
         box = geometry.random_resized_crop_box(image.shape[0], image.shape[1], self.scale, self.ratio, draws)
-        view = geometry.resized_crop(image, box, self.size, self.size)
+        sigma = _within(self.blur_sigma, sigma) if blurry < blurred else 0.0
+        merged = geometry.merged_blur(box, self.size, sigma)
+        view = geometry.resized_crop(image, box, self.size, self.size, antialias=merged is None)
         if jitter < self.jitter_probability:
             view = self._jitter(view, order, strengths)
         is_grey = grey < self.grayscale_probability
         if is_grey:
             view = color.grayscale(view)  # one channel until the end: less to blur
-        if blurry < blurred:
-            view = blur.gaussian_blur(view, _within(self.blur_sigma, sigma))
+        if sigma:
+            view = blur.gaussian_blur(view, *(merged or (sigma, sigma)))
         if sun < solarized:
             view = color.solarize(view)
         if flip < self.flip_probability:
@@ -76,7 +78,7 @@ class RandomViews:
         return color.repeat_grey(view) if is_grey else view
 
     def _jitter(self, view: np.ndarray, order: float, draws: Sequence[float]) -> np.ndarray:
-        """Brightness, contrast, saturation and hue by the uniform numbers `draws`, in the order that `order` chooses."""
+        """Brightness, contrast, saturation and hue by the uniform numbers `draws`, in the order chosen by `order`."""
         for operation in _ORDERS[int(order * len(_ORDERS))]:
             draw = draws[operation]
             if operation == 0 and self.brightness:
