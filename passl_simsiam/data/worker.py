@@ -165,7 +165,10 @@ def _make(
 
 
 def _die_with(parent: int) -> None:
-    """Have the kernel kill this process when the trainer dies: a stopped or stuck worker never sees the pipe's end."""
+    """Have the kernel kill this process when the trainer dies: a stopped or stuck worker never sees the pipe's end.
+
+    More exactly, when the thread dies that launched it: one that draws batches should live as long as the loader.
+    """
     if sys.platform == "linux":
         PR_SET_PDEATHSIG = 1
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
