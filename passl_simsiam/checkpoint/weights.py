@@ -95,14 +95,14 @@ def apply_weights(layer: Any, weights: Mapping[str, np.ndarray], *, prefix: str 
     if missing := sorted(targets.keys() - given.keys()):
         raise UserError(f"{where}: {len(missing)} of {len(targets)} missing: {_some(missing, 1000)}")
     if extra := sorted(given.keys() - targets.keys()):
-        raise UserError(f"{where}: it has no {_some(extra, 1000)}")
+        raise UserError(f"{where}: it has no {_some(extra)}")
     wrong = [
         f"{name} is {list(given[name].shape)}, not {list(target.shape)}"
         for name, target in targets.items()
         if tuple(given[name].shape) != tuple(target.shape)
     ]
     if wrong:
-        raise UserError(f"{where}: {_some(wrong, 1000)}")
+        raise UserError(f"{where}: {_some(wrong)}")
     for name, target in targets.items():
         target.set_value(paddle.to_tensor(given[name], place="cpu").astype(target.dtype))
     return Applied(len(targets), tuple(sorted(name for name in weights if not name.startswith(prefix))))

@@ -123,6 +123,7 @@ def _forward_backward(learner: Learner, batch: Batch, parts: int) -> tuple[paddl
     """Gradients of the mean loss over the batch; the loss, and the outputs of the last part."""
     total: paddle.Tensor | None = None
     outputs: dict[str, Any] = {}
+    parts = min(parts, len(batch["label"]))
     labels = np.array_split(batch["label"], parts)
     views = [np.array_split(view, parts) for view in batch["views"]]
     for part, label in enumerate(labels):
@@ -130,5 +131,5 @@ def _forward_backward(learner: Learner, batch: Batch, parts: int) -> tuple[paddl
         loss = loss * (len(label) / len(batch["label"]))
         loss.backward()
         total = loss.detach() if total is None else total + loss.detach()
-    assert total is not None  # a batch has at least one part
+    assert total is not None  # no batch is empty
     return total, outputs

@@ -48,7 +48,7 @@ class NegativeCosine:
 class CrossEntropy:
     """Mean cross-entropy of a classifier."""
 
-    def __call__(self, logits: paddle.Tensor, labels: paddle.Tensor) -> paddle.Tensor:
-        """Logits [b, classes] and class numbers int64 [b] to a scalar."""
+    def __call__(self, outputs: Mapping[str, paddle.Tensor]) -> paddle.Tensor:
+        """{"logits": [b, classes], "labels": int64 [b]} to a scalar."""
         with paddle.amp.auto_cast(enable=False):
-            return F.cross_entropy(at_least_float32(logits), labels)
+            return F.cross_entropy(at_least_float32(outputs["logits"]), outputs["labels"])

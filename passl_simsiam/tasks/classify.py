@@ -15,9 +15,9 @@ from passl_simsiam.engine.loop import Callback, TrainState
 from passl_simsiam.errors import UserError
 from passl_simsiam.evaluation.metrics import topk_accuracy
 from passl_simsiam.models.normalize import Normalize
-from passl_simsiam.tasks.report import write_report
+from passl_simsiam.tasks.report import report_classification
 from passl_simsiam.tasks.session import Data, Session, checkpoint_to_score, open_data
-from passl_simsiam.tasks.training import Training
+from passl_simsiam.tasks.training import Training, loss_of
 
 
 class Classification:
@@ -42,8 +42,8 @@ class Classification:
             self.model.backbone.eval()
 
     def loss(self, views: list[paddle.Tensor], labels: paddle.Tensor) -> tuple[paddle.Tensor, dict[str, Any]]:
-        logits = self.forward(self._normalize(views[0]))
-        return self._loss(logits, labels), {"logits": logits}
+        outputs = {"logits": self.forward(self._normalize(views[0])), "labels": labels}
+        return loss_of(self._loss, outputs, self.model), outputs
 
 
 class Validation(Callback):
@@ -119,7 +119,7 @@ def run(session: Session) -> TrainState:
     if state.best is not None:
         last = state.metrics.get("eval/top1", float("nan"))
         session.log.info(f"top-1: best {state.best:.4f}, last {last:.4f} ({prepared.validation.protocol})")
-    write_report(session, None)
+    report_classification(session, training, prepared.validation, state)
     return state
 
 

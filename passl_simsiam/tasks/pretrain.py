@@ -15,9 +15,9 @@ from passl_simsiam.engine.loop import Callback, TrainState
 from passl_simsiam.errors import UserError
 from passl_simsiam.models.normalize import Normalize
 from passl_simsiam.tasks.monitor import KnnMonitor, open_monitor, score_baselines
-from passl_simsiam.tasks.report import show_views, write_report
+from passl_simsiam.tasks.report import report_pretraining, show_views
 from passl_simsiam.tasks.session import Session, checkpoint_to_score, open_data
-from passl_simsiam.tasks.training import Training, load_backbone
+from passl_simsiam.tasks.training import Training, load_backbone, loss_of
 
 
 class Pretraining:
@@ -32,13 +32,7 @@ class Pretraining:
 
     def loss(self, views: list[paddle.Tensor], labels: paddle.Tensor) -> tuple[paddle.Tensor, dict[str, Any]]:
         outputs = self.forward([self._normalize(view) for view in views])
-        try:
-            return self._loss(outputs), outputs
-        except KeyError as error:
-            raise UserError(
-                f"Loss: {type(self._loss).__name__} compares {error}, which {type(self.model).__name__} does not give; "
-                f"it gives {', '.join(sorted(outputs))}"
-            ) from error
+        return loss_of(self._loss, outputs, self.model), outputs
 
 
 @dataclass(frozen=True)
@@ -71,7 +65,7 @@ def run(session: Session) -> TrainState:
         score_baselines(session, monitor)
     callbacks: list[Callback] = [monitor] if monitor else []
     training.fit(state, [*callbacks, EpochReport(session.log, session.config.Global.epochs)], best_by="eval/knn_top1")
-    write_report(session, monitor)
+    report_pretraining(session, training, monitor)
     return state
 
 

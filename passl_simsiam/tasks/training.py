@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,7 @@ from passl_simsiam.checkpoint.random_state import restore_random_state
 from passl_simsiam.checkpoint.weights import apply_weights, load_weights
 from passl_simsiam.engine.callbacks import Recorder, Saver, restore
 from passl_simsiam.engine.loop import Callback, Learner, TrainState, fit
+from passl_simsiam.errors import UserError
 from passl_simsiam.optim.groups import ParamGroup, rates_at
 from passl_simsiam.optim.momentum import Momentum
 from passl_simsiam.optim.schedules import Schedule
@@ -108,6 +109,19 @@ class Training:
 
     def _contents(self) -> dict[str, Any]:
         return {"model": self.learner.model.state_dict(), "optimizer": self.optimizer.state_dict()}
+
+
+def loss_of(
+    loss: Callable[..., paddle.Tensor], outputs: Mapping[str, Any], model: paddle.nn.Layer
+) -> paddle.Tensor:
+    """`loss(outputs)`. Raises UserError when the loss needs an output that the model does not give."""
+    try:
+        return loss(outputs)
+    except KeyError as error:
+        raise UserError(
+            f"Loss: {type(loss).__name__} needs {error} of the model; {type(model).__name__} gives "
+            f"{', '.join(sorted(outputs))}"
+        ) from error
 
 
 def load_backbone(session: Session, model: paddle.nn.Layer) -> bool:

@@ -1,0 +1,166 @@
+"""A whole small pretraining: what it leaves behind, what it scores, and that a resumed run is the same run."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tiny import TINY_PRETRAINING, Run
+
+from passl_simsiam import cli
+from passl_simsiam.checkpoint import io
+from passl_simsiam.config import load_config
+from passl_simsiam.log import read_metrics
+
+RECIPE = "configs/simsiam_r18_pt_digits.yaml"
+
+
+def test_the_runs_folder(pretrain: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = pretrain("run", "Evaluation.knn.every_epochs=1", "Evaluation.few_label={labels_per_class: [1], draws: 2}")
+    records = read_metrics(folder / "metrics.jsonl")
+
+    steps = [r for r in records if "train/loss" in r]
+    assert [r["step"] for r in steps] == [5, 10, 15, 20, 25, 30, 35, 40, 44]
+    assert all(-1 <= r["train/loss"] <= 1 and 0 < r["health/std"] < 1 for r in steps)
+    assert all(r["train/images"] == 64 * r["step"] for r in steps)
+    assert [r["train/lr_predictor"] for r in steps] == [0.05] * 9
+    assert steps[0]["train/lr"] == 0.05
+    assert steps[-1]["train/lr"] == pytest.approx(0.025)
+    assert all(0 <= r["train/data_wait"] <= 1 and r["train/images_per_second"] > 0 for r in steps[1:])
+
+    scored = [r for r in records if "eval/knn_top1" in r]
+    assert [r["epoch"] for r in scored] == [0, 1, 2]
+    assert all(0.2 < r["eval/knn_top1"] <= 1 and r["health/rank"] >= 1 for r in scored)
+    assert scored[0]["eval/raw_pixels_knn_top1"] > 0.9
+
+    table = list(csv.DictReader((folder / "metrics.csv").open()))
+    assert len(table) == len(records)
+    assert load_config(folder / "config.yaml").Global.epochs == 2
+    assert "k=5, T=0.1, cosine" in (folder / "log.txt").read_text()
+    assert list((folder / "vdl").iterdir())
+    pictures = {"loss.png", "learning_rate.png", "std.png", "knn_top1.png", "views.png"}
+    assert pictures | {"report.md"} <= {p.name for p in (folder / "report").iterdir()}
+    assert "kNN" in (folder / "report/report.md").read_text()
+
+    saved = io.load(io.find(folder))
+    assert saved.path.name == "epoch_0002"
+    assert saved.state["step"] == 44
+    assert saved.state["metrics"]["eval/knn_top1"] == scored[-1]["eval/knn_top1"]
+    assert saved.state["config"]["Model"]["backbone"]["width"] == 4
+    assert (folder / "checkpoints/best").exists()
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_a_resumed_run_is_bitwise_the_same(pretrain: Run) -> None:
+    whole = pretrain("whole")
+    halves = pretrain("halves", "Global.max_steps=29")  # in the middle of the second epoch
+    assert io.find(halves).name == "step_00000029"
+    pretrain("halves", "Global.checkpoint=latest")
+
+    a, b = io.load(io.find(whole)), io.load(io.find(halves))
+    assert a.state["step"] == b.state["step"] == 44
+    for kind in ("model", "optimizer"):
+        left, right = getattr(a, kind), getattr(b, kind)
+        assert left.keys() == right.keys()
+        for name in left:
+            np.testing.assert_array_equal(left[name], right[name], err_msg=name)
+    losses = [
+        {r["step"]: r["train/loss"] for r in read_metrics(f / "metrics.jsonl") if "train/loss" in r}
+        for f in (whole, halves)
+    ]
+    assert all(losses[1][step] == loss for step, loss in losses[0].items())
+    steps = [r["step"] for r in read_metrics(halves / "metrics.jsonl") if "train/loss" in r]
+    assert steps == sorted(set(steps))
+
+
+def test_a_finished_run_resumes_to_nothing(pretrain: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = pretrain("run")
+    before = (folder / "metrics.jsonl").read_bytes()
+    pretrain("run", "Global.checkpoint=latest")
+    assert "nothing to train" in capsys.readouterr().out
+    assert (folder / "metrics.jsonl").read_bytes() == before
+
+
+def test_another_runs_folder_is_not_overwritten(
+    pretrain: Run, root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = pretrain("run", "Global.max_steps=1")
+    before = (folder / "metrics.jsonl").read_bytes()
+    code = cli.train(["-c", str(root / RECIPE), "-o", *TINY_PRETRAINING, f"Global.output_dir={folder}"])
+    assert code == 2
+    assert "holds a run already" in capsys.readouterr().err
+    assert (folder / "metrics.jsonl").read_bytes() == before
+
+
+def test_a_changed_recipe_is_told_on_resume(pretrain: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    pretrain("run", "Global.max_steps=1")
+    pretrain("run", "Global.max_steps=2", "Global.checkpoint=latest", "Optimizer.weight_decay=1e-3")
+    assert "Optimizer.weight_decay (0.0001 -> 0.001)" in capsys.readouterr().out
+
+
+def test_evaluation_repeats_the_last_score(pretrain: Run, root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = pretrain("run")
+    last = [r["eval/knn_top1"] for r in read_metrics(folder / "metrics.jsonl") if "eval/knn_top1" in r][-1]
+    before = sorted(p.name for p in folder.rglob("*"))
+    capsys.readouterr()
+    code = cli.evaluate(
+        ["-c", str(root / RECIPE), "-o", *TINY_PRETRAINING, f"Global.output_dir={folder}", "Global.checkpoint=latest"]
+    )
+    assert code == 0
+    assert f"kNN top-1 {last:.4f} (k=5" in capsys.readouterr().out
+    assert sorted(p.name for p in folder.rglob("*")) == before
+
+
+def test_images_without_labels(pretrain: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    import cv2
+
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for i in range(70):
+        cv2.imwrite(str(photos / f"{i}.png"), np.random.default_rng(i).integers(0, 256, (20, 20, 3), np.uint8))
+    dataset = f"{{name: ImageFolder, root: {photos}, transform: {{name: CIFAR, size: 16}}}}"
+    folder = pretrain("run", f"DataLoader.Train.dataset={dataset}", "Global.epochs=1")
+    assert "kNN monitor off: the training images have no labels" in capsys.readouterr().out
+    assert not any("eval/knn_top1" in json.loads(line) for line in (folder / "metrics.jsonl").open())
+    assert io.find(folder).name == "epoch_0001"
+
+
+def test_another_method_is_a_recipe(tmp_path: Path, root: Path) -> None:
+    recipe = root / "configs/simclr_r18_pt_digits.yaml"
+    overrides = ["Global.max_steps=6", "Model.backbone.width=4", f"Global.output_dir={tmp_path}/run"]
+    overrides += ["Evaluation.few_label=null", "Evaluation.baselines=false", "Global.print_batch_step=1"]
+    assert cli.train(["-c", str(recipe), "-o", *overrides]) == 0
+    losses = [r["train/loss"] for r in read_metrics(tmp_path / "run/metrics.jsonl")]
+    assert losses[0] == pytest.approx(np.log(127), rel=0.2)  # 127 candidates of a batch of 64 pairs, none known yet
+    assert losses[-1] < losses[0]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["DataLoader.Train.sampler.batch_size=5000"], "5000 is larger than the data set"),
+        (["Loss={name: NTXent}", "Model.name=SimCLR"], "Model.head: SimCLR has no head"),
+        (["Loss={name: CrossEntropy}"], "Loss: CrossEntropy needs 'logits' of the model; SimSiam gives p, z"),
+        (["DataLoader.Train.dataset.transform={name: Resize, size: 16}"], "pretraining compares two views"),
+        (["Model.neck=null"], "Model.neck: SimSiam needs a neck"),
+        (["Model.head.hidden_channels=0"], "Model.head.hidden_channels: 0"),
+        (["Model.backbone.name=ResNet19"], "Model.backbone.name: unknown backbone 'ResNet19'; did you mean"),
+        (["Model.backbone.wdth=3"], "ResNet18 takes no argument 'wdth'; did you mean 'width'?"),
+        (["DataLoader.Train.dataset.split=trian"], "trian"),
+        (["Global.checkpoint=latest"], "there is no checkpoint in"),
+        (["Global.pretrained_model=nowhere"], "there are no weights at nowhere"),
+    ],
+)
+def test_mistakes_end_in_one_line(
+    tmp_path: Path, root: Path, capsys: pytest.CaptureFixture[str], overrides: list[str], words: str
+) -> None:
+    folder = tmp_path / "run"
+    code = cli.train(["-c", str(root / RECIPE), "-o", *TINY_PRETRAINING, f"Global.output_dir={folder}", *overrides])
+    error = capsys.readouterr().err
+    assert code == 2
+    assert words in error
+    assert error.startswith("error: ")
+    assert error.count("\n") == 1
