@@ -17,7 +17,7 @@ from passl_simsiam.data.bad import BadSample, BadSamples
 from passl_simsiam.data.pool import HELD, LoaderError, Pool
 from passl_simsiam.data.sampler import Indices, batch_share, epoch_order, steps_per_epoch
 from passl_simsiam.data.samples import MISSING, SampleMaker
-from passl_simsiam.data.shared import SharedMemory, SharedPickle, available_memory
+from passl_simsiam.data.shared import available_memory
 from passl_simsiam.data.worker import Chunk, Layout
 from passl_simsiam.errors import UserError
 
@@ -95,7 +95,7 @@ class Loader:
         self._maker = SampleMaker(dataset, transform, seed, replace=shuffle)
         self._steps = self._check(len(dataset), drop_last, max_bad_fraction)
         self._turn = 0
-        self._staff: _Staff | None = None
+        self._pool: Pool | None = None
 
     def _check(self, count: int, drop_last: bool, max_bad_fraction: float) -> int:
         """Steps of an epoch, all of them with at least one sample for this rank."""
@@ -181,10 +181,10 @@ class Loader:
             yield self._batch(views, used)
 
     def _shared(self, epoch: int, start: int) -> Iterator[Batch]:
-        staff = self._staff = self._staff or self._hire()
-        staff.pool.abandon()
+        pool = self._pool = self._pool or self._start_workers()
+        pool.abandon()
         order = self._order(epoch)
-        free = deque(range(staff.layout.slots))
+        free = deque(range(pool.layout.slots))
         filling: dict[int, _Filling] = {}
         ahead = iter(range(start, self._steps))
         for step in range(start, self._steps):
@@ -192,12 +192,12 @@ class Loader:
                 indices = self._share(order, new)
                 filling[new] = _Filling(free.popleft(), np.full(len(indices), MISSING, np.int64), len(indices))
                 for row in range(0, len(indices), CHUNK):
-                    staff.pool.submit(Chunk(epoch, new, filling[new].slot, row, indices[row : row + CHUNK]))
+                    pool.submit(Chunk(epoch, new, filling[new].slot, row, indices[row : row + CHUNK]))
             current = filling[step]
             while current.missing:
-                for chunk, used in staff.pool.collect():
+                for chunk, used in pool.collect():
                     filling[chunk.step].place(chunk.start, used)
-            yield self._batch([view[: len(current.used)] for view in staff.batches[current.slot]], current.used)
+            yield self._batch([view[: len(current.used)] for view in pool.batches[current.slot]], current.used)
             free.append(current.slot)
             del filling[step]
 
@@ -221,21 +221,21 @@ class Loader:
         label = np.full(len(used), -1, np.int64) if labels is None else labels[used]
         return {"views": views, "label": label, "index": used}
 
-    def _hire(self) -> _Staff:
+    def _start_workers(self) -> Pool:
         rows = -(-self._batch_size // self._world)
         busy = -(-HELD * self._num_workers // -(-rows // CHUNK))  # batches that keep all the workers busy
         slots = 1 + max(AHEAD, busy)
         layout = _fit(Layout(self._num_workers, slots, self._transform.num_views, (rows, *self._view_shape)))
-        staff = _Staff(self._maker, layout, self._timeout, self._max_restarts, self.bad)
-        self._dismiss = weakref.finalize(self, staff.dismiss)  # also at exit
-        return staff
+        pool = Pool(self._maker, layout, timeout=self._timeout, max_restarts=self._max_restarts, bad=self.bad)
+        self._end_workers = weakref.finalize(self, pool.end)  # also at exit
+        return pool
 
     def close(self) -> None:
         """End the workers and free their memory; a later `epoch` starts new ones."""
         self._turn += 1
-        if self._staff is not None:
-            self._dismiss()
-            self._staff = None
+        if self._pool is not None:
+            self._end_workers()
+            self._pool = None
 
     def __enter__(self) -> Loader:
         return self
@@ -255,30 +255,6 @@ class _Filling:
     def place(self, start: int, used: Indices) -> None:
         self.used[start : start + len(used)] = used
         self.missing -= len(used)
-
-
-class _Staff:
-    """The workers of a loader and what they share with it."""
-
-    def __init__(self, maker: SampleMaker, layout: Layout, timeout: float, max_restarts: int, bad: BadSamples) -> None:
-        self.layout = layout
-        self._memory = SharedMemory(layout.size)
-        self._pickled = SharedPickle(maker)
-        self.batches = [layout.batch(self._memory.map, slot) for slot in range(layout.slots)]
-        self.pool = Pool(
-            self._pickled,
-            self._memory,
-            layout,
-            timeout=timeout,
-            max_restarts=max_restarts,
-            name=maker.dataset.name,
-            bad=bad,
-        )
-
-    def dismiss(self) -> None:
-        self.pool.end()
-        self._memory.close()
-        self._pickled.close()
 
 
 def _fit(layout: Layout) -> Layout:

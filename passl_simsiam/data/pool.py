@@ -13,7 +13,6 @@ import signal
 import subprocess
 import time
 from collections import Counter, deque
-from collections.abc import Callable
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 
@@ -22,6 +21,7 @@ from numpy.typing import NDArray
 
 from passl_simsiam.data.bad import BadSample, BadSamples
 from passl_simsiam.data.sampler import Indices
+from passl_simsiam.data.samples import SampleMaker
 from passl_simsiam.data.shared import SharedMemory, SharedPickle
 from passl_simsiam.data.worker import Chunk, Done, Failed, Layout, launch
 from passl_simsiam.errors import UserError
@@ -86,29 +86,30 @@ class Pool:
     """The workers of one loader.
 
     Args:
-        pickled: their SampleMaker.
-        memory: what they share with the trainer.
-        layout: of `memory`; says how many workers there are.
+        maker: makes the samples, in each worker a copy.
+        layout: of the memory that they share with the trainer; says how many workers there are.
         timeout: so many seconds at one sample, while the trainer waits, and a worker counts as hung.
         max_restarts: so many workers may be replaced within an hour.
-        name: what to call a sample in a message.
         bad: where bad samples are noted.
+
+    Attributes:
+        batches: by slot, an array of each view in the shared memory.
     """
 
     def __init__(
         self,
-        pickled: SharedPickle,
-        memory: SharedMemory,
+        maker: SampleMaker,
         layout: Layout,
         *,
         timeout: float,
         max_restarts: int,
-        name: Callable[[int], str],
         bad: BadSamples,
     ) -> None:
-        self._pickled, self._memory, self._layout = pickled, memory, layout
+        self.layout = layout
+        self._name, self._bad = maker.dataset.name, bad
         self._timeout, self._max_restarts = timeout, max_restarts
-        self._name, self._bad = name, bad
+        self._pickled, self._memory = SharedPickle(maker), SharedMemory(layout.size)
+        self.batches = [layout.batch(self._memory.map, slot) for slot in range(layout.slots)]
         # Runs only while the trainer waits, in short steps: neither a long evaluation nor a paused container, after
         # which all the workers look silent, counts against them.
         self._clock = 0.0
@@ -120,8 +121,8 @@ class Pool:
         self.workers = [self._launch(number) for number in range(layout.workers)]
 
     def _launch(self, number: int) -> Worker:
-        process, pipe = launch(self._pickled, self._memory.fd, self._layout, number)
-        return Worker(number, process, pipe, self._layout.progress(self._memory.map, number), self._clock)
+        process, pipe = launch(self._pickled, self._memory.fd, self.layout, number)
+        return Worker(number, process, pipe, self.layout.progress(self._memory.map, number), self._clock)
 
     def submit(self, chunk: Chunk) -> None:
         """Queue a chunk: they are begun in this order."""
@@ -157,8 +158,11 @@ class Pool:
             self.collect()
 
     def end(self) -> None:
+        """Kill the workers and give the memory back, once the last array in it is gone."""
         for worker in self.workers:
             worker.end()
+        self._memory.close()
+        self._pickled.close()
 
     def _feed(self) -> None:
         while self._queue:

@@ -100,9 +100,9 @@ def test_an_epoch_left_half_way_leaves_the_loader_usable(reference, workers):
 def test_workers_persist_across_epochs_and_end_with_the_loader():
     loader = training(num_workers=2)
     list(loader.epoch(0))
-    before = [worker.process for worker in loader._staff.pool.workers]
+    before = [worker.process for worker in loader._pool.workers]
     list(loader.epoch(1))
-    assert [worker.process for worker in loader._staff.pool.workers] == before
+    assert [worker.process for worker in loader._pool.workers] == before
     loader.close()
     assert all(process.poll() is not None for process in before)
 
@@ -110,7 +110,7 @@ def test_workers_persist_across_epochs_and_end_with_the_loader():
 def test_workers_end_when_the_loader_is_forgotten():
     loader = training(num_workers=1)
     next(loader.epoch(0))
-    process = loader._staff.pool.workers[0].process
+    process = loader._pool.workers[0].process
     del loader
     assert process.wait(5) is not None
 
@@ -122,7 +122,7 @@ def test_prefetching_is_bounded(tmp_path):
         batches = loader.epoch(0)
         next(batches)
         time.sleep(0.5)
-        slots = loader._staff.layout.slots
+        slots = loader._pool.layout.slots
         assert len(list(tmp_path.iterdir())) == slots * 4 <= 32
         assert len(list(batches)) == 99
 
@@ -203,7 +203,7 @@ def test_an_exit_half_way_is_silent_and_leaves_no_process(tmp_path):
             options = dict(shuffle=True, drop_last=True, seed=0, num_workers=2)
             loader = Loader(Noise(200), RandomCrops(), batch_size=8, **options)
             for batch in loader.epoch(0):
-                print(*(worker.process.pid for worker in loader._staff.pool.workers), flush=True)
+                print(*(worker.process.pid for worker in loader._pool.workers), flush=True)
                 raise SystemExit(5)
             """
         )

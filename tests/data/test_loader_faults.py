@@ -102,7 +102,7 @@ def test_the_count_of_bad_samples_survives_lost_workers():
     with Loader(Noise(200, bad), RandomCrops(), **TRAINING, num_workers=1, max_bad_fraction=0.1) as loader:
         list(loader.epoch(0))
         before = set(loader.bad)
-        loader._staff.pool.workers[0].process.kill()
+        loader._pool.workers[0].process.kill()
         list(loader.epoch(1))
         assert set(loader.bad) >= before
         assert len(before) > 10
@@ -139,10 +139,10 @@ def test_a_lost_worker_is_named_replaced_and_its_work_done_again(tmp_path, caplo
 def test_signals_from_outside_change_nothing(caplog, undisturbed, number):
     with Loader(Noise(200), RandomCrops(), **TRAINING, num_workers=2, timeout=1) as loader:
         list(loader.epoch(1))
-        hit = loader._staff.pool.workers[0].process.pid
+        hit = loader._pool.workers[0].process.pid
         os.kill(hit, number)
         assert indices_and_views(loader.epoch(0)) == undisturbed
-        assert hit not in [worker.process.pid for worker in loader._staff.pool.workers]
+        assert hit not in [worker.process.pid for worker in loader._pool.workers]
     assert f"(pid {hit})" in warnings(caplog)[0]
 
 
@@ -160,7 +160,7 @@ def test_too_many_lost_workers_end_the_run(tmp_path):
     with Loader(dataset, RandomCrops(), **TRAINING, num_workers=2, max_restarts=1) as loader:
         with pytest.raises(LoaderError, match=r"exited with code 3 at sample 17.*more than 1 workers were lost"):
             list(loader.epoch(0))
-        assert loader._staff is None
+        assert loader._pool is None
 
 
 def test_workers_that_cannot_start_end_the_run(monkeypatch, capfd):
@@ -178,7 +178,7 @@ def test_a_pause_of_the_whole_job_is_not_held_against_the_workers(caplog):
     ) as loader:
         batches = loader.epoch(0)
         next(batches)
-        pids = [worker.process.pid for worker in loader._staff.pool.workers]
+        pids = [worker.process.pid for worker in loader._pool.workers]
         for pid in pids:
             os.kill(pid, signal.SIGSTOP)
         time.sleep(1)
@@ -200,7 +200,7 @@ def test_workers_die_with_the_trainer_even_stopped_ones(tmp_path, number):
             from passl_simsiam.data.loader import Loader
             loader = Loader(Noise(200), RandomCrops(), num_workers=2, **{TRAINING!r})
             next(loader.epoch(0))
-            print(*(worker.process.pid for worker in loader._staff.pool.workers), flush=True)
+            print(*(worker.process.pid for worker in loader._pool.workers), flush=True)
             time.sleep(60)
             """
         )

@@ -79,7 +79,7 @@ def test_short_memory_means_fewer_batches_ahead(monkeypatch, caplog):
     monkeypatch.setattr(loader_module, "available_memory", lambda: 2 * 2 * batch + 1000)
     with Loader(Noise(200), RandomCrops(), **OPTIONS, num_workers=2) as loader:
         assert len(list(loader.epoch(0))) == 4
-        assert loader._staff.layout.slots == 2
+        assert loader._pool.layout.slots == 2
     assert "1 batches are prepared ahead instead of" in caplog.text
     monkeypatch.setattr(loader_module, "available_memory", lambda: 2 * batch)
     with (
