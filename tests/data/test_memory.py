@@ -29,7 +29,7 @@ MEASURE = textwrap.dedent(
         first = time.monotonic()
         for _ in range(30):
             next(batches)
-        workers = [peak(worker.process.pid) for worker in loader._staff.pool.workers]
+        workers = [peak(worker.process.pid) for worker in loader._pool.workers]
     print(json.dumps({{
         "trainer": peak("self"),
         "worker": max(workers),
