@@ -1,8 +1,15 @@
 """Data sets, views and loading. Importing this registers every built-in data set and transform."""
 
+import cv2
+
 from passl_simsiam.data import switch
-from passl_simsiam.data.datasets import cifar, digits, folder, shards
+from passl_simsiam.data.datasets import cifar, digits, folder, listing, shards
 from passl_simsiam.data.transforms import digits as digits_views
 from passl_simsiam.data.transforms import evaluation, views
 
-__all__ = ["cifar", "digits", "digits_views", "evaluation", "folder", "shards", "switch", "views"]
+__all__ = ["cifar", "digits", "digits_views", "evaluation", "folder", "listing", "shards", "switch", "views"]
+
+# The work is divided by images, among processes: OpenCV's own threads would only get in each other's way.
+cv2.setNumThreads(0)
+# What OpenCV prints about broken files is in decode.BadImage.
+cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)

@@ -81,9 +81,9 @@ def decode(
     factor = reduction(header.height, header.width) if reduction and header.format == "JPEG" else 1
     if simplejpeg and factor == 1 and channels == 3 and header.components in (1, 3) and not header.oriented:
         try:
-            return simplejpeg.decode_jpeg(data, "RGB")
+            return simplejpeg.decode_jpeg(data, "RGB", strict=False)
         except ValueError:
-            pass  # it is strict; let OpenCV decide, so that the same files are bad with and without it
+            pass  # let OpenCV decide, so that the same files are bad with and without simplejpeg
     return _opencv(data, path, channels, factor)
 
 

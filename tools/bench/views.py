@@ -148,7 +148,6 @@ def main() -> None:
 
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
-    cv2.setNumThreads(0)
     folder = ImageFolder(arguments.root, split="all", labels="none")
     competitors: dict[str, Competitor] = {"ours": ours(folder, arguments.size)}
     for peer in PEERS:

@@ -70,7 +70,8 @@ class ImageFiles(Dataset):
         return len(self.paths)
 
     def name(self, index: int) -> str:
-        return f"{self.root}{os.sep}{self.paths[index]}"
+        path = self.paths[index]
+        return path if path.startswith(os.sep) else f"{self.root}{os.sep}{path}"
 
     def read(self, index: int, reduction: Reduction | None = None) -> np.ndarray:
         """Image `index`, uint8 [h, w, in_channels]; a JPEG smaller by the factor that `reduction` allows.

@@ -15,9 +15,10 @@ import numpy as np
 _TRUNCATE = -0.499
 # ITU-R 601 luma, Pillow's "L" and OpenCV's grey.
 _LUMA = (0.299, 0.587, 0.114)
-# Affine maps [3, 4] of (r, g, b, 1): to itself, to its grey, to a constant of one.
+# OpenCV applies affine maps to uint8 in 10-bit fixed point.
+_UNIT = 1024
+# Affine maps [3, 4] of (r, g, b, 1): to itself, and to a constant of one.
 _IDENTITY = np.eye(3, 4, dtype=np.float32)
-_GREY = np.array([[*_LUMA, 0.0]] * 3, np.float32)
 _ONE = np.array([[0.0, 0.0, 0.0, 1.0]] * 3, np.float32)
 
 
@@ -49,7 +50,14 @@ def _scale(image: np.ndarray, factor: float, offset: float) -> np.ndarray:
 
 def adjust_saturation(image: np.ndarray, factor: float) -> np.ndarray:
     """The blend factor * image + (1 - factor) * grey(image)."""
-    return cv2.transform(image, factor * _IDENTITY + (1 - factor) * _GREY + _TRUNCATE * _ONE)
+    red, green, blue = (round((1 - factor) * weight * _UNIT) / _UNIT for weight in _LUMA)
+    own = 1 - (red + green + blue)  # each row adds up to exactly 1, so that grey stays grey
+    rows = [
+        [red + own, green, blue, _TRUNCATE],
+        [red, green + own, blue, _TRUNCATE],
+        [red, green, blue + own, _TRUNCATE],
+    ]
+    return cv2.transform(image, np.array(rows, np.float32))
 
 
 def adjust_hue(image: np.ndarray, shift: float) -> np.ndarray:
