@@ -34,6 +34,18 @@ def start(world: World) -> None:
         dist.init_parallel_env()
 
 
+def mean(value: float, world: World) -> float:
+    """The mean of every rank's number. All ranks must call it."""
+    if world.size == 1:
+        return value
+    import paddle
+    import paddle.distributed as dist
+
+    tensor = paddle.to_tensor([value], dtype="float64")
+    dist.all_reduce(tensor)
+    return tensor.item() / world.size
+
+
 def gather_rows(array: np.ndarray, world: World) -> np.ndarray:
     """The rows of every rank's array, in rank order; ranks may hold different numbers of rows.
 

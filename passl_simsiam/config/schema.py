@@ -36,6 +36,7 @@ class GlobalSection(Section):
     max_steps: PositiveInt | None = Field(None, description="stop after so many steps in all; schedules do not change")
     seed: NonNegativeInt = 0
     device: Annotated[str, Field(pattern=r"^(auto|cpu|gpu|gpu:\d+)$")] = "auto"
+    sync_batch_norm: bool = Field(True, description="with several processes, batch norm over all their batches")
     threads: PositiveInt | None = Field(None, description="CPU threads; null: all usable cores")
     accumulate_steps: PositiveInt = Field(1, description="forward and backward passes that make one optimizer step")
     print_batch_step: PositiveInt = Field(10, description="steps from one record to the next")

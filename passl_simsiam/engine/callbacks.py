@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import paddle
 
+from passl_simsiam import distributed
 from passl_simsiam.checkpoint import io
 from passl_simsiam.checkpoint.random_state import random_state
+from passl_simsiam.distributed import World
 from passl_simsiam.engine.loop import Callback, TrainState
 from passl_simsiam.evaluation import health
 
@@ -30,8 +32,11 @@ class Recorder(Callback):
         every: steps from one record to the next; the only ones that wait for the device.
     """
 
-    def __init__(self, log: RunLog, bar: Progress, loader: Loader, every: int, epochs: int) -> None:
+    def __init__(
+        self, log: RunLog, bar: Progress, loader: Loader, every: int, epochs: int, world: World = World()
+    ) -> None:
         self._log, self._bar, self._loader, self._every, self._epochs = log, bar, loader, every, epochs
+        self._world = world
         self._note = ""
         self._images = 0
         self._loss_sum: paddle.Tensor | None = None
@@ -53,7 +58,7 @@ class Recorder(Callback):
 
     def _record(self, state: TrainState) -> None:
         assert state.loss is not None
-        loss = state.loss.item()
+        loss = distributed.mean(state.loss.item(), self._world)
         values = {"step": state.step, "epoch": state.epoch, "train/loss": loss, "train/images": state.images}
         values |= rate_metrics(state.rates)
         values |= {"train/images_per_second": self._bar.images_per_second, "train/data_wait": self._bar.data_wait}
@@ -66,7 +71,7 @@ class Recorder(Callback):
 
     def after_epoch(self, state: TrainState) -> None:
         assert self._loss_sum is not None
-        state.metrics["train/epoch_loss"] = self._loss_sum.item() / self._loss_count
+        state.metrics["train/epoch_loss"] = distributed.mean(self._loss_sum.item() / self._loss_count, self._world)
         if "z" in state.outputs:
             z = state.outputs["z"][0].numpy()
             state.metrics["health/std"] = health.feature_std(z)

@@ -19,6 +19,8 @@ class Learner(Protocol):
     """What a task teaches: a model and the loss of a batch."""
 
     model: paddle.nn.Layer
+    #: Calls `model`; with several processes, through the wrapper that averages gradients.
+    forward: Callable[..., Any]
 
     def train(self) -> None:
         """Put every layer into the mode it trains in (a probe's backbone stays in evaluation mode)."""

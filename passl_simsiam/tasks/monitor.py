@@ -12,7 +12,7 @@ from passl_simsiam.evaluation.features import Features, raw_pixels
 from passl_simsiam.evaluation.knn import knn_predict
 from passl_simsiam.tasks.session import Data, Session, open_data
 
-RANK_SAMPLE = 2048  # images whose features the effective rank is taken of: enough for it, and cheap
+RANK_SAMPLE = 1024  # images whose features the effective rank is taken of: enough for it, and cheap
 
 
 class KnnMonitor(Callback):

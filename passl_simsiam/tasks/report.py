@@ -80,12 +80,12 @@ def report_classification(session: Session, training: Training, validation: Vali
     if not session.world.is_main:
         return
     records = read_metrics(session.folder / "metrics.jsonl")
-    classes = training.data.dataset.classes
+    classes = training.data.dataset.classes or []
     probing = session.config.Global.task == "linear_probe"
     scores = [
-        Score(name, key, state.metrics[key], validation.protocol, {}, len(classes) if classes else None)
-        for name, key in (("top-1", "eval/top1"), ("top-5", "eval/top5"))
-        if key in state.metrics and (key == "eval/top1" or (classes and len(classes) > 5))
+        Score(f"top-{k}", f"eval/top{k}", state.metrics[f"eval/top{k}"], validation.protocol, {}, len(classes), k)
+        for k in (1, 5)
+        if f"eval/top{k}" in state.metrics and k < len(classes)
     ]
     report = Report(
         title="Linear probe" if probing else "Fine-tuning",

@@ -67,9 +67,10 @@ def open_session(config: Config, environment: Mapping[str, str], *, writes: bool
     """
     world = distributed.from_environment()
     device = runtime.choose_device(config.Global.device)
+    # Every rank looks into the run's folder before they meet; only then does the main rank begin to write there.
+    saved = _find_checkpoint(config) if writes else None
     distributed.start(world)
     runtime.seed_everything(config.Global.seed)
-    saved = _find_checkpoint(config) if writes else None
     log = RunLog(
         config.Global.output_dir if writes else None,
         rank=world.rank,
@@ -78,7 +79,8 @@ def open_session(config: Config, environment: Mapping[str, str], *, writes: bool
     session = Session(config, world, log, saved, environment)
     if writes and world.is_main:
         (session.folder / "config.yaml").write_text(to_yaml(config), encoding="utf-8")
-        log.text("config", f"```\n{to_yaml(config)}\n```", step=saved.state["step"] if saved else 0)
+        for section, node in config.model_dump(mode="json").items():
+            log.text(f"config/{section}", json.dumps(node), step=saved.state["step"] if saved else 0)
     log.info(
         f"passl_simsiam {__version__}, PaddlePaddle {paddle.__version__}, Python {platform.python_version()}, "
         f"device {device}, {world.size} process(es), {runtime.usable_cores()} cores"

@@ -14,6 +14,7 @@ from passl_simsiam.checkpoint.weights import apply_weights, load_weights
 from passl_simsiam.engine.callbacks import Recorder, Saver, restore
 from passl_simsiam.engine.loop import Callback, Learner, TrainState, fit
 from passl_simsiam.errors import UserError
+from passl_simsiam.models.sync_batchnorm import synchronize_batch_norm
 from passl_simsiam.optim.groups import ParamGroup, rates_at
 from passl_simsiam.optim.momentum import Momentum
 from passl_simsiam.optim.schedules import Schedule
@@ -36,6 +37,11 @@ class Training:
         """Build optimizer and schedule for what is trainable in the learner's model. Raises UserError."""
         config = session.config
         load_backbone(session, learner.model)
+        if session.world.size > 1:
+            if config.Global.sync_batch_norm:
+                synchronize_batch_norm(learner.model)
+            # It copies the main rank's weights to the others and averages gradients; names stay those of the model.
+            learner.forward = paddle.DataParallel(learner.model)
         groups = build.parameter_groups(config, learner.model)
         optimizer = build.optimizer(config, groups)
         schedule = build.schedule(config, len(data.loader))
@@ -53,6 +59,9 @@ class Training:
         )
         scaled = f" ({rate.learning_rate} x {sampler.batch_size} / {rate.reference_batch})" if rate.reference_batch else ""
         parts = ", ".join(f"{group.name}: {group.rate}" for group in self.groups)
+        if self.session.world.size > 1:
+            synchronized = "synchronised" if config.Global.sync_batch_norm else "by process"
+            log.info(f"{self.session.world.size} processes, batch norm {synchronized}")
         log.info(
             f"global batch {sampler.batch_size}, {sampler.batch_size // self.session.world.size} a process; "
             f"learning rate {self.schedule.base_rate:g}{scaled}, {rate.name}; groups {parts}"
@@ -79,7 +88,7 @@ class Training:
             log.info(f"nothing to train: the checkpoint stands at step {state.step} of {total}")
             return
         with loader, log.progress(total, start=state.step, label=node.task) as bar:
-            recorder = Recorder(log, bar, loader, node.print_batch_step, node.epochs)
+            recorder = Recorder(log, bar, loader, node.print_batch_step, node.epochs, self.session.world)
             fit(
                 self.learner,
                 loader,
