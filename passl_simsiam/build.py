@@ -63,7 +63,9 @@ def loader(split: Split, where: str, data: Dataset, views: Transform, seed: int,
             "would drop every image; take a smaller batch or drop_last: false"
         )
     if batch % world.size:
-        raise UserError(f"{where}.sampler.batch_size: {batch} is global and cannot be shared equally by {world.size} ranks")
+        raise UserError(
+            f"{where}.sampler.batch_size: {batch} is global and cannot be shared equally by {world.size} ranks"
+        )
     return Loader(
         data,
         views,
@@ -134,7 +136,9 @@ def parameter_groups(config: Config, model: nn.Layer) -> list[ParamGroup]:
     """The trainable parameters: one group for each part that the recipe names, one for the rest. Raises UserError."""
     from passl_simsiam.optim.groups import GroupRule, split_parameters
 
-    rules = [GroupRule(part, part, node.rate, node.multiplier) for part, node in (config.Optimizer.groups or {}).items()]
+    rules = [
+        GroupRule(part, part, node.rate, node.multiplier) for part, node in (config.Optimizer.groups or {}).items()
+    ]
     return split_parameters(model, rules)
 
 

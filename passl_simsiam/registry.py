@@ -59,7 +59,9 @@ class Registry:
             return self._import(name)
         names = self.names()
         if name not in names:
-            raise UserError(f"unknown {self.kind} {name!r}; {suggest(name, names)}, or your own as package.module:Class")
+            raise UserError(
+                f"unknown {self.kind} {name!r}; {suggest(name, names)}, or your own as package.module:Class"
+            )
         return self._components[name]
 
     def _import(self, name: str) -> Callable[..., Any]:
@@ -70,15 +72,13 @@ class Registry:
             raise UserError(f"{self.kind} {name!r} cannot be imported: {error}") from error
         if not callable(component):
             raise UserError(f"{self.kind} {name!r} is not a class or function")
-        return component  # type: ignore[no-any-return]
+        return component
 
     def parameters(self, name: str) -> frozenset[str]:
         """The names of all parameters of the component's constructor, supplied ones included. Raises UserError."""
         return frozenset(inspect.signature(self.get(name)).parameters)
 
-    def check(
-        self, name: str, arguments: Mapping[str, Any], where: str, *, complete: bool = True
-    ) -> dict[str, Any]:
+    def check(self, name: str, arguments: Mapping[str, Any], where: str, *, complete: bool = True) -> dict[str, Any]:
         """Check a node's arguments against the constructor's signature and type hints.
 
         Args:
@@ -110,7 +110,7 @@ class Registry:
 
 
 def _field(parameter: str) -> str:
-    """Pydantic reserves some field names (`schema`, `model_...`, `_...`); a prefix keeps every parameter name usable."""
+    """Pydantic reserves some field names (`schema`, `model_...`, `_...`); a prefix keeps every parameter usable."""
     return f"arg_{parameter}"
 
 

@@ -77,7 +77,8 @@ def choose_device(device: str) -> str:
 
     has_gpu = paddle.is_compiled_with_cuda() and paddle.device.cuda.device_count() > 0
     if device == "auto":
-        device = f"gpu:{os.environ.get('FLAGS_selected_gpus', '0').split(',')[0]}" if has_gpu else "cpu"
+        mine = os.environ.get("FLAGS_selected_gpus", "0").split(",")[0]  # noqa: SIM112  the launcher's spelling
+        device = f"gpu:{mine}" if has_gpu else "cpu"
     if device.startswith("gpu") and not has_gpu:
         raise UserError(f"Global.device: {device!r} is not here: this Paddle sees no GPU; use cpu or auto")
     paddle.set_device(device)

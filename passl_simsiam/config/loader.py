@@ -103,7 +103,9 @@ def _apply(raw: dict[str, Any], override: str, places: Places) -> None:
         last = depth == len(parts) - 1
         if isinstance(node, list):
             if not part.isdigit() or int(part) >= len(node):
-                raise UserError(f"{where}: {'.'.join(parts[:depth])} is a list of {len(node)}; its items are 0 to {len(node) - 1}")
+                raise UserError(
+                    f"{where}: {'.'.join(parts[:depth])} is a list of {len(node)}; its items are 0 to {len(node) - 1}"
+                )
             part = int(part)  # type: ignore[assignment]
         elif not isinstance(node, dict):
             raise UserError(f"{where}: {'.'.join(parts[:depth])} is {describe(node)}: it has no keys")
@@ -163,7 +165,8 @@ def _explain(error: ValidationError, raw: dict[str, Any], places: Places, source
         choices = suggest(key, parent.model_fields) if parent else ""
         return f"{place}{path}: unknown {kind} {key!r}; {choices}"
     if problem["type"] == "missing":
-        return f"{place}{path}: this {'section' if len(location) == 1 else 'key'} is needed, and the recipe does not give it"
+        kind = "section" if len(location) == 1 else "key"
+        return f"{place}{path}: this {kind} is needed, and the recipe does not give it"
     return f"{place}{path}: {describe(problem['input'])} is not valid: {problem['msg']}"
 
 

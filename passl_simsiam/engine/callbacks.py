@@ -32,9 +32,7 @@ class Recorder(Callback):
         every: steps from one record to the next; the only ones that wait for the device.
     """
 
-    def __init__(
-        self, log: RunLog, bar: Progress, loader: Loader, every: int, epochs: int, world: World = World()
-    ) -> None:
+    def __init__(self, log: RunLog, bar: Progress, loader: Loader, every: int, epochs: int, world: World) -> None:
         self._log, self._bar, self._loader, self._every, self._epochs = log, bar, loader, every, epochs
         self._world = world
         self._note = ""
@@ -67,7 +65,9 @@ class Recorder(Callback):
         self._log.record(values)
         self._note = f"epoch {state.epoch}/{self._epochs}  loss {loss:.4f}"
         if not math.isfinite(loss):
-            raise TrainingError(f"the loss is {loss} at step {state.step} (epoch {state.epoch}): lower the learning rate")
+            raise TrainingError(
+                f"the loss is {loss} at step {state.step} (epoch {state.epoch}): lower the learning rate"
+            )
 
     def after_epoch(self, state: TrainState) -> None:
         assert self._loss_sum is not None

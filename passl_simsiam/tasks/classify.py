@@ -105,7 +105,7 @@ def run(session: Session) -> TrainState:
     probing = session.config.Global.task == "linear_probe"
     if session.config.Global.pretrained_model is None and probing:
         raise UserError(
-            "Global.pretrained_model: a linear probe scores a pretrained backbone; give a checkpoint or a run's folder, "
+            "Global.pretrained_model: a linear probe scores a pretrained backbone; give a checkpoint or a run, "
             "for instance -o Global.pretrained_model=output/simsiam_r18_pt_digits"
         )
     training.describe()

@@ -37,7 +37,9 @@ def report(training: Training) -> None:
         )
     assert state.loss is not None
     rates = ", ".join(f"{name} {rate:g}" for name, rate in state.rates.items())
-    training.session.log.info(f"one step of {state.images} images: loss {state.loss.item():.4f}, learning rates {rates}")
+    training.session.log.info(
+        f"one step of {state.images} images: loss {state.loss.item():.4f}, learning rates {rates}"
+    )
     training.session.log.info(f"peak memory: {_memory()}")
     training.session.log.info("dry run: nothing was written")
 

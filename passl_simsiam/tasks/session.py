@@ -144,7 +144,9 @@ def flatten(node: Any, prefix: str = "") -> dict[str, Any]:
     """Nested mappings as one, with dotted keys."""
     if not isinstance(node, Mapping):
         return {prefix: json.dumps(node)}
-    return {k: v for key, value in node.items() for k, v in flatten(value, f"{prefix}.{key}" if prefix else key).items()}
+    return {
+        k: v for key, value in node.items() for k, v in flatten(value, f"{prefix}.{key}" if prefix else key).items()
+    }
 
 
 @dataclass(frozen=True)

@@ -55,9 +55,12 @@ class Training:
         log.info(
             f"{config.Global.task}: {config.Model.name} with {config.Model.backbone.name}"
             + (f", {stem} stem" if stem else "")
-            + f", {len(self.data.dataset)} images, {len(self.data.loader)} steps an epoch, {config.Global.epochs} epochs"
+            + f", {len(self.data.dataset)} images, {len(self.data.loader)} steps an epoch, "
+            + f"{config.Global.epochs} epochs"
         )
-        scaled = f" ({rate.learning_rate} x {sampler.batch_size} / {rate.reference_batch})" if rate.reference_batch else ""
+        scaled = (
+            f" ({rate.learning_rate} x {sampler.batch_size} / {rate.reference_batch})" if rate.reference_batch else ""
+        )
         parts = ", ".join(f"{group.name}: {group.rate}" for group in self.groups)
         if self.session.world.size > 1:
             synchronized = "synchronised" if config.Global.sync_batch_norm else "by process"
@@ -120,9 +123,7 @@ class Training:
         return {"model": self.learner.model.state_dict(), "optimizer": self.optimizer.state_dict()}
 
 
-def loss_of(
-    loss: Callable[..., paddle.Tensor], outputs: Mapping[str, Any], model: paddle.nn.Layer
-) -> paddle.Tensor:
+def loss_of(loss: Callable[..., paddle.Tensor], outputs: Mapping[str, Any], model: paddle.nn.Layer) -> paddle.Tensor:
     """`loss(outputs)`. Raises UserError when the loss needs an output that the model does not give."""
     try:
         return loss(outputs)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-
 from tiny import TINY_PRETRAINING, Run
 
 from passl_simsiam import cli
+
 
 @pytest.fixture
 def pretrain(tmp_path: Path, root: Path) -> Run:

@@ -84,9 +84,7 @@ def test_a_finished_run_resumes_to_nothing(pretrain: Run, capsys: pytest.Capture
     assert (folder / "metrics.jsonl").read_bytes() == before
 
 
-def test_another_runs_folder_is_not_overwritten(
-    pretrain: Run, root: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_another_runs_folder_is_not_overwritten(pretrain: Run, root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = pretrain("run", "Global.max_steps=1")
     before = (folder / "metrics.jsonl").read_bytes()
     code = cli.train(["-c", str(root / RECIPE), "-o", *TINY_PRETRAINING, f"Global.output_dir={folder}"])
