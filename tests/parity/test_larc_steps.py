@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,8 +12,10 @@ import paddle
 import pytest
 from golden_files import FOLDER, draw, load
 
-from passl_simsiam.optim.groups import ParamGroup, rates_at, split_parameters
-from passl_simsiam.registry import HEADS, LOSSES, OPTIMIZERS, SCHEDULES
+from passl_simsiam import build
+from passl_simsiam.config import load_config
+from passl_simsiam.optim.groups import ParamGroup, rates_at
+from passl_simsiam.registry import HEADS
 
 GOLDEN = load("larc_steps.json")
 # The file holds the numbers alone; these are its generator's settings.
@@ -33,13 +36,25 @@ class Parts:
     schedule: Any
 
 
+RECIPE = Path(__file__).parents[2] / "configs/simsiam_r50_lp.yaml"
+
+
 def construct(weight_decay: float) -> Parts:
-    """The only place here that builds anything."""
-    head = HEADS.get("LinearClassifier")(WIDTH, num_classes=CLASSES)
-    groups = split_parameters(head)
-    optimizer = OPTIMIZERS.get("LARC")(groups, momentum=0.9, weight_decay=weight_decay, trust=TRUST)
-    schedule = SCHEDULES.get("Cosine")(base_rate=RATE, epochs=EPOCHS, steps_per_epoch=STEPS_PER_EPOCH, per="epoch")
-    return Parts(head, LOSSES.get("CrossEntropy")(), groups, optimizer, schedule)
+    """What the linear-probe recipe builds around a classifier of the reference's size."""
+    overrides = [
+        f"Optimizer.weight_decay={weight_decay!r}",
+        f"LRScheduler.learning_rate={RATE}",
+        "LRScheduler.reference_batch=null",
+        f"Global.epochs={EPOCHS}",
+        f"Model.head.num_classes={CLASSES}",
+    ]
+    config = load_config(RECIPE, overrides)
+    assert config.Optimizer.arguments["trust"] == TRUST
+    assert config.Model.head is not None
+    head = build.component(HEADS, config.Model.head, "Model.head", in_channels=WIDTH)
+    groups = build.parameter_groups(config, head)
+    schedule = build.schedule(config, STEPS_PER_EPOCH)
+    return Parts(head, build.loss(config), groups, build.optimizer(config, groups), schedule)
 
 
 @dataclass

@@ -1,6 +1,6 @@
 """SimSiam's training steps against the published method's, step by step, in float64 and float32.
 
-The model, loss, optimizer, groups and schedule are the ones a recipe gets, by their registered names.
+The model, loss, optimizer, groups and schedule are those that build.py makes of the ImageNet recipe.
 
 Paddle's batch norm differs from PyTorch's in three constants, none of which matters to training. ExactBatchNorm takes
 them out, so that everything else, running variances and outputs in evaluation mode included, can be compared closely.
@@ -13,6 +13,8 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -20,8 +22,9 @@ import paddle
 import pytest
 from golden_files import FOLDER, draw, load
 
-from passl_simsiam.optim.groups import GroupRule, ParamGroup, rates_at, split_parameters
-from passl_simsiam.registry import BACKBONES, HEADS, LOSSES, METHODS, NECKS, OPTIMIZERS, SCHEDULES
+from passl_simsiam import build
+from passl_simsiam.config import load_config
+from passl_simsiam.optim.groups import ParamGroup, rates_at
 
 GOLDEN = load("simsiam_steps.json")
 # A loss may pass through zero, where a relative bound means nothing; the floor is far below any loss here.
@@ -41,19 +44,26 @@ class Parts:
     schedule: Any
 
 
+RECIPE = Path(__file__).parents[2] / "configs/simsiam_r50_pt.yaml"
+RGB = SimpleNamespace(in_channels=3, classes=None)  # what of a data set shapes the model
+
+
 def construct(case: dict[str, Any]) -> Parts:
-    """The case's components in Paddle's current default type. The only place here that builds anything."""
-    resnet = BACKBONES.get(case["arch"].replace("resnet", "ResNet"))
-    backbone = resnet(stem="cifar" if case["cifar_stem"] else "imagenet")
-    neck = NECKS.get("SimSiamProjector")(backbone.out_channels, out_channels=case["dim"], layers=3)
-    head = HEADS.get("SimSiamPredictor")(neck.out_channels, hidden_channels=case["pred_dim"])
-    model = METHODS.get("SimSiam")(backbone, neck, head)
-    groups = split_parameters(model, [GroupRule("predictor", "head", rate="constant")], rest="encoder")
-    schedule = SCHEDULES.get("Cosine")(
-        base_rate=case["lr"], epochs=case["epochs"], steps_per_epoch=case["steps_per_epoch"], per="epoch"
-    )
-    optimizer = OPTIMIZERS.get("Momentum")(groups, momentum=0.9, weight_decay=1e-4)
-    return Parts(model, LOSSES.get("NegativeCosine")(), groups, optimizer, schedule)
+    """What the ImageNet recipe builds with the case's sizes and rates, in Paddle's current default type."""
+    stem = "cifar" if case["cifar_stem"] else "imagenet"
+    overrides = [
+        f"Model.backbone={{name: {case['arch'].replace('resnet', 'ResNet')}, stem: {stem}}}",
+        f"Model.neck.out_channels={case['dim']}",
+        f"Model.head.hidden_channels={case['pred_dim']}",
+        f"LRScheduler.learning_rate={case['lr']}",
+        "LRScheduler.reference_batch=null",  # the case's rate is the one at its batch
+        f"Global.epochs={case['epochs']}",
+    ]
+    config = load_config(RECIPE, overrides)
+    model = build.model(config, RGB, case["size"])
+    groups = build.parameter_groups(config, model)
+    schedule = build.schedule(config, case["steps_per_epoch"])
+    return Parts(model, build.loss(config), groups, build.optimizer(config, groups), schedule)
 
 
 @dataclass
@@ -169,7 +179,7 @@ def run(name: str, dtype: str, steps: int | None = None) -> Result:
             loss.backward()
             parts.optimizer.step(rates)
             result.losses.append(loss.item())
-            result.rates.append([rates["encoder"], rates["predictor"]])
+            result.rates.append([rates["main"], rates["head"]])
         for batch_norm in batch_norms:
             batch_norm.write()
         state = parts.model.state_dict()
