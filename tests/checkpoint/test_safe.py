@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import hostile
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -22,9 +23,6 @@ from passl_simsiam.checkpoint import safe
 from passl_simsiam.checkpoint.safe import read
 from passl_simsiam.checkpoint.writers import write_pdparams, write_pth
 from passl_simsiam.errors import UserError
-
-sys.path.insert(0, str(Path(__file__).parent))
-import hostile
 
 EXAMPLES = int(os.environ.get("PASSL_FUZZ_EXAMPLES", "20000"))
 
