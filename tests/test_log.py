@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -15,7 +16,7 @@ import pytest
 from visualdl import LogReader
 
 from passl_simsiam.errors import UserError
-from passl_simsiam.log import RunLog, read_metrics
+from passl_simsiam.log import RunLog, messages_into, read_metrics
 from passl_simsiam.log.progress import LINE_SECONDS, Progress
 
 
@@ -277,3 +278,14 @@ def test_the_last_step_always_has_its_line():
             clock.now += 0.01
             bar.update(images=1)
     assert [line.split("  ")[0] for line in lines] == ["step 1/3", "step 3/3"]
+
+
+def test_messages_of_the_package_go_into_the_runs_log(tmp_path: Path) -> None:
+    stream = io.StringIO()
+    with RunLog(tmp_path, visualdl=False, stream=stream) as log, messages_into(log):
+        logging.getLogger("passl_simsiam.data.loader").info("two workers")
+        logging.getLogger("passl_simsiam.data.pool").warning("worker %d died", 7)
+        logging.getLogger("elsewhere").warning("not ours")
+    assert stream.getvalue().splitlines() == ["two workers", "warning: worker 7 died"]
+    logging.getLogger("passl_simsiam.data.pool").warning("too late")
+    assert "too late" not in stream.getvalue()

@@ -14,6 +14,10 @@ from passl_simsiam.errors import UserError, suggest
 SPLIT_NAMES = {"train": ("train", "training"), "val": ("val", "test", "validation", "valid"), "all": ("all",)}
 
 
+class NoSuchSplit(UserError):
+    """A split that the data at hand does not have, where other splits are."""
+
+
 class Dataset(ABC):
     """Images by index.
 

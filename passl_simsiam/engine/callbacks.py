@@ -49,21 +49,22 @@ class Recorder(Callback):
         assert state.loss is not None
         self._loss_sum = state.loss if self._loss_sum is None else self._loss_sum + state.loss
         self._loss_count += 1
+        loss = None
         if state.step % self._every == 0 or state.step == state.last_step:
-            self._record(state)
+            loss = distributed.mean(state.loss.item(), self._world)
+            self._note = f"epoch {state.epoch}/{self._epochs}  loss {loss:.4f}"
         self._bar.update(images=state.images - self._images, waited=self._loader.waited, note=self._note)
         self._images = state.images
+        if loss is not None:
+            self._record(state, loss)
 
-    def _record(self, state: TrainState) -> None:
-        assert state.loss is not None
-        loss = distributed.mean(state.loss.item(), self._world)
+    def _record(self, state: TrainState, loss: float) -> None:
         values = {"step": state.step, "epoch": state.epoch, "train/loss": loss, "train/images": state.images}
         values |= rate_metrics(state.rates)
         values |= {"train/images_per_second": self._bar.images_per_second, "train/data_wait": self._bar.data_wait}
         if "z" in state.outputs:
             values["health/std"] = health.feature_std(state.outputs["z"][0].numpy())
         self._log.record(values)
-        self._note = f"epoch {state.epoch}/{self._epochs}  loss {loss:.4f}"
         if not math.isfinite(loss):
             raise TrainingError(
                 f"the loss is {loss} at step {state.step} (epoch {state.epoch}): lower the learning rate"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import paddle
 
 from passl_simsiam.config.schema import KNN
+from passl_simsiam.data.base import NoSuchSplit
 from passl_simsiam.engine.loop import Callback, TrainState
 from passl_simsiam.errors import UserError
 from passl_simsiam.evaluation import health
@@ -74,11 +75,16 @@ def open_monitor(session: Session, backbone: paddle.nn.Layer, train: Data) -> Kn
         missing = "the recipe has no DataLoader.Eval"
     elif train.dataset.labels is None:
         missing = "the training images have no labels"
+    if missing is None:
+        assert split is not None
+        try:
+            queries = open_data(session, split, "DataLoader.Eval")
+        except NoSuchSplit as error:  # pretraining needs no such split, so its absence must not stop a newcomer
+            missing = str(error)
     if missing:
-        session.log.info(f"kNN monitor off: {missing}")
+        session.log.warn(f"kNN monitor off: {missing}")
         return None
     assert split is not None
-    queries = open_data(session, split, "DataLoader.Eval")
     if queries.dataset.labels is None or queries.dataset.classes != train.dataset.classes:
         raise UserError("DataLoader.Eval.dataset: its classes are not those of DataLoader.Train.dataset")
     bank = open_data(session, split, "DataLoader.Eval", dataset=train.dataset)

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from passl_simsiam.config import Config
+from passl_simsiam.log import messages_into
 from passl_simsiam.tasks import classify, dry, pretrain
 from passl_simsiam.tasks.session import open_session
 
 
 def train(config: Config, environment: Mapping[str, str]) -> None:
     """Run Global.task. Raises UserError."""
-    with open_session(config, environment, writes=True) as session:
+    with open_session(config, environment, writes=True) as session, messages_into(session.log):
         if config.Global.task == "pretrain":
             pretrain.run(session)
         else:
@@ -20,14 +21,14 @@ def train(config: Config, environment: Mapping[str, str]) -> None:
 
 def dry_run(config: Config, environment: Mapping[str, str]) -> None:
     """Build everything, train one step in memory, and report; writes nothing. Raises UserError."""
-    with open_session(config, environment, writes=False) as session:
+    with open_session(config, environment, writes=False) as session, messages_into(session.log):
         prepare = pretrain.prepare if config.Global.task == "pretrain" else classify.prepare
         dry.report(prepare(session).training)
 
 
 def evaluate(config: Config, environment: Mapping[str, str]) -> None:
     """Score a checkpoint of the recipe's run. Raises UserError."""
-    with open_session(config, environment, writes=False) as session:
+    with open_session(config, environment, writes=False) as session, messages_into(session.log):
         if config.Global.task == "pretrain":
             pretrain.evaluate(session)
         else:

@@ -26,9 +26,9 @@ def test_the_runs_folder(pretrain: Run, capsys: pytest.CaptureFixture[str]) -> N
     assert [r["step"] for r in steps] == [5, 10, 15, 20, 25, 30, 35, 40, 44]
     assert all(-1 <= r["train/loss"] <= 1 and 0 < r["health/std"] < 1 for r in steps)
     assert all(r["train/images"] == 64 * r["step"] for r in steps)
-    assert [r["train/lr_predictor"] for r in steps] == [0.05] * 9
-    assert steps[0]["train/lr"] == 0.05
-    assert steps[-1]["train/lr"] == pytest.approx(0.025)
+    assert [r["train/lr_predictor"] for r in steps] == [0.2] * 9
+    assert steps[0]["train/lr"] == 0.2
+    assert steps[-1]["train/lr"] == pytest.approx(0.1)
     assert all(0 <= r["train/data_wait"] <= 1 and r["train/images_per_second"] > 0 for r in steps[1:])
 
     scored = [r for r in records if "eval/knn_top1" in r]
@@ -96,7 +96,7 @@ def test_another_runs_folder_is_not_overwritten(pretrain: Run, root: Path, capsy
 def test_a_changed_recipe_is_told_on_resume(pretrain: Run, capsys: pytest.CaptureFixture[str]) -> None:
     pretrain("run", "Global.max_steps=1")
     pretrain("run", "Global.max_steps=2", "Global.checkpoint=latest", "Optimizer.weight_decay=1e-3")
-    assert "Optimizer.weight_decay (0.0001 -> 0.001)" in capsys.readouterr().out
+    assert "Optimizer.weight_decay (0.0005 -> 0.001)" in capsys.readouterr().out
 
 
 def test_evaluation_repeats_the_last_score(pretrain: Run, root: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,7 +9,7 @@ from typing import Literal
 
 import numpy as np
 
-from passl_simsiam.data.base import SPLIT_NAMES, canonical_split
+from passl_simsiam.data.base import SPLIT_NAMES, NoSuchSplit, canonical_split
 from passl_simsiam.data.datasets.files import EXTENSIONS, ImageFiles, Statistic
 from passl_simsiam.data.datasets.paths import PathList
 from passl_simsiam.data.decode import MAX_PIXELS
@@ -71,7 +71,7 @@ def _find(root: Path, split: str | None) -> Path:
             return root / name
     if canonical == "val":
         wanted = " or ".join(SPLIT_NAMES[canonical])
-        raise UserError(f"ImageFolder: split {split!r}: no folder {wanted} in {str(root)!r}; {_contents(root)}")
+        raise NoSuchSplit(f"ImageFolder: split {split!r}: no folder {wanted} in {str(root)!r}; {_contents(root)}")
     if canonical is None and _split_folder(root, "train"):
         raise UserError(f"ImageFolder: {str(root)!r} holds splits, so set split: train, val or all; {_contents(root)}")
     return root
