@@ -70,13 +70,20 @@ def write_tensors(path: Path, tensors: Mapping[str, Any], metadata: Mapping[str,
 
 
 def read_tensors(path: Path) -> dict[str, np.ndarray]:
-    """The tensors of a safetensors file, sorted by name. Raises UserError when it is damaged or not such a file."""
+    """The tensors of a safetensors file, sorted by name, read-only. Raises UserError for a damaged or another file."""
     try:
-        entries = safetensors.deserialize(path.read_bytes())
-        return {
-            name: np.frombuffer(entry["data"], dtype=TO_NUMPY[entry["dtype"]]).reshape(entry["shape"])
-            for name, entry in sorted(entries)
-        }
+        with safetensors.safe_open(path, "np"):
+            pass  # the library has checked the whole header: sizes, shapes, and offsets that cover the file once
+        data = path.read_bytes()
+        start = 8 + int.from_bytes(data[:8], "little")
+        tensors = {}
+        for name, entry in sorted(json.loads(data[8:start]).items()):
+            if name != "__metadata__":
+                begin, end = (start + offset for offset in entry["data_offsets"])
+                # Views, because `safetensors.deserialize` would copy each tensor and so take the memory twice.
+                flat = np.frombuffer(memoryview(data)[begin:end], dtype=TO_NUMPY[entry["dtype"]])
+                tensors[name] = flat.reshape(entry["shape"])
+        return tensors
     except KeyError as error:
         raise UserError(f"{path}: dtype {error.args[0]!r} is not supported; choices: {', '.join(TO_NUMPY)}") from error
     except (safetensors.SafetensorError, ValueError, OSError) as error:
@@ -85,6 +92,6 @@ def read_tensors(path: Path) -> dict[str, np.ndarray]:
 
 def one_line(error: Exception) -> str:
     """An error's message on one line and of readable length."""
-    text = f"{error} is missing" if isinstance(error, KeyError) else str(error)
+    text = f"{error} is missing" if isinstance(error, KeyError) else str(error).partition(", expected one of")[0]
     text = " ".join(text.split()) or type(error).__name__
     return text if len(text) <= 160 else text[:157] + "..."

@@ -180,7 +180,7 @@ def test_fuzz_much(tmp_path: Path, seeds: list[bytes], capsys: pytest.CaptureFix
     grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
     with capsys.disabled():
         print(f"\n{counts}, {time.monotonic() - start:.0f} s, {grown:.0f} MB more memory")
-    assert grown < 200
+    assert grown < 300  # hypothesis remembers its examples, too
 
 
 TREE: dict[str, Any] = {
