@@ -128,7 +128,7 @@ def test_passl_files_full_and_encoder(tmp_path: Path) -> None:
     )
 
 
-@pytest.mark.parametrize("depth", [18, 50])
+@pytest.mark.parametrize("depth", [18, pytest.param(50, marks=pytest.mark.slow)])
 def test_the_real_paddle_vision(tmp_path: Path, depth: int) -> None:
     from paddle.vision import models
 

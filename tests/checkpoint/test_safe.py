@@ -143,11 +143,14 @@ def mutate(data: bytes, changes: list[tuple[str, float, bytes]], other: bytes) -
     return data
 
 
-def fuzz(path: Path, seeds: list[bytes], examples: int) -> dict[str, int]:
+def fuzz(path: Path, seeds: list[bytes], examples: int, *, same_each_time: bool) -> dict[str, int]:
     """Mutations of valid and hostile files: only UserErrors, of one line, soon. Returns how many of each outcome."""
     counts = {"read": 0, "refused": 0}
 
-    @settings(max_examples=examples, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+    checks = list(HealthCheck)
+
+    @settings(max_examples=examples, deadline=None, database=None, suppress_health_check=checks,
+              derandomize=same_each_time)  # fmt: skip
     @given(st.sampled_from(range(len(seeds))), st.sampled_from(range(len(seeds))), edits)
     def run(first: int, second: int, changes: list[tuple[str, float, bytes]]) -> None:
         path.write_bytes(mutate(seeds[first], changes, seeds[second]))
@@ -168,15 +171,15 @@ def fuzz(path: Path, seeds: list[bytes], examples: int) -> dict[str, int]:
 
 
 def test_fuzz_a_little(tmp_path: Path, seeds: list[bytes]) -> None:
-    counts = fuzz(tmp_path / "w", seeds, 1000)
-    assert counts["read"] > 20
-    assert counts["refused"] > 500
+    counts = fuzz(tmp_path / "w", seeds, 500, same_each_time=True)
+    assert counts["read"] > 5
+    assert counts["refused"] > 300
 
 
 @pytest.mark.slow
 def test_fuzz_much(tmp_path: Path, seeds: list[bytes], capsys: pytest.CaptureFixture[str]) -> None:
     before, start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.monotonic()
-    counts = fuzz(tmp_path / "w", seeds, EXAMPLES)
+    counts = fuzz(tmp_path / "w", seeds, EXAMPLES, same_each_time=False)
     grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
     with capsys.disabled():
         print(f"\n{counts}, {time.monotonic() - start:.0f} s, {grown:.0f} MB more memory")
