@@ -45,16 +45,6 @@ class Source:
     beside: dict[str, Any]
     counts: dict[str, int]  # batches each of our batch norms has seen, where known
 
-    def weights(self, found: Match) -> dict[str, np.ndarray]:
-        """The tensors in our names and orientation, as views."""
-        turned = found.framework == "torch"
-        return {
-            ours: self.tensors[name].T
-            if kind == "linear" and turned and self.tensors[name].ndim == 2
-            else self.tensors[name]
-            for name, (ours, kind) in found.names.items()
-        }
-
 
 def open_source(source: str | Path) -> Source:
     """Read a weight file, or the weights of a checkpoint of ours. Raises UserError."""
@@ -106,7 +96,7 @@ def convert(
     """
     source, path = open_source(src), Path(dst)
     found = match(source.tensors, source_format)
-    weights = source.weights(found)
+    weights = found.ours(source.tensors)
     nodes = architecture(weights, found.depth)
     layout = _target(path, target_format, nodes)
     if path.exists() and path.resolve() == source.path.resolve():
@@ -201,7 +191,7 @@ def _read_back(path: Path, rendered: Renderer, layout: Layout) -> dict[str, np.n
         if back is None or back.dtype != array.dtype or back.shape != array.shape or back.tobytes() != array.tobytes():
             raise UserError(f"{path}: {name} did not come back as it was written")
     found = match(tensors, f"{layout.name}/{layout.blocks[0]}")
-    return Source(path, "", tensors, {}, {}).weights(found)
+    return found.ours(tensors)
 
 
 def _join(found: Match, fates: list[Fate], source: Source) -> list[Fate]:

@@ -65,7 +65,7 @@ def inspect(source: str | Path) -> Description:
     nodes: Mapping[str, Mapping[str, Any]] = {}
     try:
         found = match(opened.tensors)
-        nodes = architecture(opened.weights(found), found.depth)
+        nodes = architecture(found.ours(opened.tensors), found.depth)
         layout, prefix = f"{found.layout.name}/{found.blocks}", found.prefix
     except UserError as error:
         problem = str(error)

@@ -47,6 +47,14 @@ class Match:
     dropped: dict[str, str]
     counters: dict[str, str]
 
+    def ours(self, tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """The file's tensors in our names and orientation, as views."""
+        turned = {name for name, (_, kind) in self.names.items() if kind == "linear" and self.framework == "torch"}
+        return {
+            ours: tensors[name].T if name in turned and tensors[name].ndim == 2 else tensors[name]
+            for name, (ours, _) in self.names.items()
+        }
+
 
 def match(tensors: Mapping[str, np.ndarray], layout: str | None = None) -> Match:
     """The layout that explains every tensor.

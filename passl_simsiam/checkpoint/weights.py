@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from passl_simsiam.checkpoint import io, safe
+from passl_simsiam.checkpoint.match import match
 from passl_simsiam.checkpoint.tensors import read_tensors
 from passl_simsiam.errors import UserError, suggest
 
@@ -30,7 +31,10 @@ class Applied:
 
 
 def load_weights(source: str | Path) -> dict[str, np.ndarray]:
-    """The weights and buffers at `source` by the names they have there.
+    """The weights and buffers at `source`, in our names where it is a network that conversion knows.
+
+    So a file of another project can be used as it is. Tensors that no layout explains keep their names: they may be
+    those of a component of the user's own.
 
     Args:
         source: a run's folder (its best checkpoint, else its latest), a checkpoint's folder, or a weight file with or
@@ -43,7 +47,11 @@ def load_weights(source: str | Path) -> dict[str, np.ndarray]:
     if path.is_dir():
         best = io.pointed(path / io.FOLDER, "best") or io.pointed(path, "best")
         return read_tensors(io.find(path, "best" if best else "latest") / io.MODEL)
-    return named_tensors(safe.read(path).tree, path)
+    tensors = named_tensors(safe.read(path).tree, path)
+    try:
+        return match(tensors).ours(tensors)
+    except UserError:
+        return tensors
 
 
 def locate(source: str | Path) -> Path:

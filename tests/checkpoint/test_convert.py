@@ -18,8 +18,9 @@ from passl_simsiam.checkpoint.convert import convert
 from passl_simsiam.checkpoint.inspect import inspect
 from passl_simsiam.checkpoint.layouts import DEPTHS, KINDS, LAYOUTS, backbone_names, layout_of, mlp_names
 from passl_simsiam.checkpoint.match import match
+from passl_simsiam.checkpoint.safe import read
 from passl_simsiam.checkpoint.tensors import read_tensors, write_tensors
-from passl_simsiam.checkpoint.weights import apply_weights, load_weights
+from passl_simsiam.checkpoint.weights import apply_weights, load_weights, named_tensors
 from passl_simsiam.checkpoint.writers import write_pdparams, write_pth
 from passl_simsiam.errors import UserError
 
@@ -119,7 +120,7 @@ def test_passl_files_full_and_encoder(tmp_path: Path) -> None:
         "encoder.fc.6.bias",
         "predictor.3.bias",
     } <= names
-    encoder = {k.removeprefix("encoder."): v for k, v in load_weights(tmp_path / "simsiam.pdparams").items()}
+    encoder = {k.removeprefix("encoder."): v for k, v in raw(tmp_path / "simsiam.pdparams").items()}
     encoder = {k: v for k, v in encoder.items() if not k.startswith(("fc", "predictor"))}
     write_pdparams(tmp_path / "simsiam_encoder.pdparams", encoder)
     convert(tmp_path / "simsiam_encoder.pdparams", tmp_path / "e.safetensors")
@@ -138,7 +139,7 @@ def test_the_real_paddle_vision(tmp_path: Path, depth: int) -> None:
     assert report.source_format == "paddle.vision/torchvision"
     assert report.architecture["head"] == {"name": "LinearClassifier", "num_classes": 9}
     convert(tmp_path / "ours.safetensors", tmp_path / "back.pdparams")
-    assert same(load_weights(tmp_path / "back.pdparams"), {k: v.numpy() for k, v in net.state_dict().items()})
+    assert same(raw(tmp_path / "back.pdparams"), {k: v.numpy() for k, v in net.state_dict().items()})
 
 
 def test_features_are_compared_on_a_network(tmp_path: Path) -> None:
@@ -173,10 +174,10 @@ def test_a_bias_that_the_target_lacks_goes_into_the_mean(tmp_path: Path) -> None
     weights = ours()
     report = convert(save(tmp_path / "o.safetensors", weights), tmp_path / "l.pth", target_format="lightly")
     assert report.counts["folded"] == 1
-    found = read = load_weights(tmp_path / "l.pth")
+    found = raw(tmp_path / "l.pth")
     expected = weights["neck.7._mean"] - weights["neck.6.bias"]
     assert np.allclose(found["projection_head.layers.7.running_mean"], expected, atol=1e-7)
-    assert "projection_head.layers.6.bias" not in read
+    assert "projection_head.layers.6.bias" not in found
 
 
 def test_checkpoint_folders_both_ways(tmp_path: Path) -> None:
@@ -198,6 +199,17 @@ def test_the_result_loads_into_our_model_strictly(tmp_path: Path) -> None:
     backbone = BACKBONES.get("ResNet18")(width=4, stem="cifar")
     applied = apply_weights(backbone, load_weights(tmp_path / "o"), prefix="backbone.")
     assert applied.loaded == len(backbone.state_dict())
+
+
+def test_a_foreign_file_is_loaded_as_it_is(tmp_path: Path) -> None:
+    weights = ours()
+    write_pth(tmp_path / "o.pth.tar", {"epoch": 1, "state_dict": official(weights)})
+    assert same(load_weights(tmp_path / "o"), weights)
+
+
+def raw(path: Path) -> Arrays:
+    """A file's tensors by the names in the file."""
+    return named_tensors(read(path).tree, path)
 
 
 def official(weights: Arrays) -> Arrays:
@@ -251,7 +263,7 @@ def test_a_deeper_network_is_not_taken_for_a_shallow_one(tmp_path: Path) -> None
 
 def test_paddleclas_resnet18_is_refused_with_the_reason(tmp_path: Path) -> None:
     convert(save(tmp_path / "o.safetensors", ours(neck=False)), tmp_path / "c.pdparams", target_format="paddleclas")
-    theirs = load_weights(tmp_path / "c.pdparams") | {"blocks.0.short.conv.weight": np.ones((4, 4, 1, 1), "float32")}
+    theirs = raw(tmp_path / "c.pdparams") | {"blocks.0.short.conv.weight": np.ones((4, 4, 1, 1), "float32")}
     write_pdparams(tmp_path / "d.pdparams", theirs)
     with pytest.raises(UserError, match=r"blocks.0.short.conv.weight \(PaddleClas projects in the first block"):
         convert(tmp_path / "d.pdparams", tmp_path / "x.safetensors")
@@ -304,14 +316,14 @@ def test_report_says_every_tensors_fate(tmp_path: Path) -> None:
     assert "ResNet18(width=4, in_channels=3, stem=cifar)" in text
     back = convert(tmp_path / "t.safetensors", tmp_path / "b.pth")
     assert back.counts == {"copied": 140, "transposed": 5}
-    assert same(load_weights(tmp_path / "b.pth"), weights)
+    assert same(raw(tmp_path / "b.pth"), weights)
 
 
 def test_counters_in_a_foreign_files_metadata_are_not_trusted(tmp_path: Path) -> None:
     for text in ("[", "[1]", '{"backbone.bn1": "x"}', '{"backbone.bn1": -1}', "[" * 10_000):
         write_tensors(tmp_path / "o.safetensors", ours(), {"num_batches_tracked": text})
         convert(tmp_path / "o.safetensors", tmp_path / "x.pth")
-        assert load_weights(tmp_path / "x.pth")["module.encoder.bn1.num_batches_tracked"] == 0
+        assert raw(tmp_path / "x.pth")["module.encoder.bn1.num_batches_tracked"] == 0
 
 
 def test_inspect(tmp_path: Path) -> None:
