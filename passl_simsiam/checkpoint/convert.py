@@ -28,7 +28,7 @@ from passl_simsiam.checkpoint.random_state import random_state
 from passl_simsiam.checkpoint.render import Fate, Renderer
 from passl_simsiam.checkpoint.report import Report
 from passl_simsiam.checkpoint.tensors import read_tensors, write_tensors
-from passl_simsiam.checkpoint.weights import locate, named_tensors
+from passl_simsiam.checkpoint.weights import HOMES, locate, named_tensors
 from passl_simsiam.checkpoint.writers import write_pdparams, write_pth
 from passl_simsiam.errors import UserError, suggest
 
@@ -55,7 +55,7 @@ def open_source(source: str | Path) -> Source:
     contents = safe.read(path)
     beside = contents.tree if isinstance(contents.tree, dict) else {}
     tensors = named_tensors(contents.tree, path)
-    beside = {key: value for key, value in beside.items() if key not in tensors}
+    beside = {key: value for key, value in beside.items() if key not in tensors and key not in HOMES}
     counts: dict[str, int] = {}
     if contents.kind == "safetensors":
         with safetensors.safe_open(path, "np") as file:
