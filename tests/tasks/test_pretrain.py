@@ -26,9 +26,9 @@ def test_the_runs_folder(pretrain: Run, capsys: pytest.CaptureFixture[str]) -> N
     assert [r["step"] for r in steps] == [5, 10, 15, 20, 25, 30, 35, 40, 44]
     assert all(-1 <= r["train/loss"] <= 1 and 0 < r["health/std"] < 1 for r in steps)
     assert all(r["train/images"] == 64 * r["step"] for r in steps)
-    assert [r["train/lr_predictor"] for r in steps] == [0.2] * 9
-    assert steps[0]["train/lr"] == 0.2
-    assert steps[-1]["train/lr"] == pytest.approx(0.1)
+    assert [r["train/lr_predictor"] for r in steps] == [0.3] * 9
+    assert steps[0]["train/lr"] == 0.3
+    assert steps[-1]["train/lr"] == pytest.approx(0.15)
     assert all(0 <= r["train/data_wait"] <= 1 and r["train/images_per_second"] > 0 for r in steps[1:])
 
     scored = [r for r in records if "eval/knn_top1" in r]
