@@ -43,6 +43,8 @@ setup(
         "console_scripts": [
             "passl-train=passl_simsiam.cli:train",
             "passl-eval=passl_simsiam.cli:evaluate",
+            "passl-doctor=passl_simsiam.cli_files:doctor",
+            "passl-pack=passl_simsiam.cli_files:pack",
         ]
     },
 )

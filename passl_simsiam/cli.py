@@ -17,13 +17,14 @@ EXIT_INTERRUPTED = 130
 
 def train(argv: Sequence[str] | None = None) -> int:
     """`passl-train`: run the recipe's task: pretraining, linear probe or fine-tuning."""
-    parser = _parser("passl-train", "Pretrain, probe or fine-tune as a recipe says.")
+    parser = _recipe_parser("passl-train", "Pretrain, probe or fine-tune as a recipe says.")
     parser.add_argument("--print-config", action="store_true", help="print the resolved recipe and stop")
     parser.add_argument(
         "--dry-run", action="store_true", help="build everything, run one step, report shapes and costs; write nothing"
     )
 
-    def work(arguments: argparse.Namespace, config: Config) -> None:
+    def work(arguments: argparse.Namespace) -> None:
+        config = load_config(arguments.config, arguments.override)
         environment = _prepare(config)
         if arguments.print_config:
             print(to_yaml(config), end="")
@@ -32,29 +33,36 @@ def train(argv: Sequence[str] | None = None) -> int:
 
         run.dry_run(config, environment) if arguments.dry_run else run.train(config, environment)
 
-    return _main(parser, argv, work)
+    return guarded(parser, argv, work)
 
 
 def evaluate(argv: Sequence[str] | None = None) -> int:
     """`passl-eval`: score a checkpoint as the recipe says, without training."""
-    parser = _parser(
+    parser = _recipe_parser(
         "passl-eval",
         "Score a checkpoint without training: kNN for a pretraining recipe, top-1 and top-5 for the others. "
         "The checkpoint is Global.checkpoint, or else the best of Global.output_dir.",
     )
 
-    def work(arguments: argparse.Namespace, config: Config) -> None:
+    def work(arguments: argparse.Namespace) -> None:
+        config = load_config(arguments.config, arguments.override)
         environment = _prepare(config)
         from passl_simsiam.tasks import run
 
         run.evaluate(config, environment)
 
-    return _main(parser, argv, work)
+    return guarded(parser, argv, work)
 
 
-def _parser(name: str, description: str) -> argparse.ArgumentParser:
+def new_parser(name: str, description: str) -> argparse.ArgumentParser:
+    """What every command understands."""
     parser = argparse.ArgumentParser(prog=name, description=description)
-    parser.add_argument("-c", "--config", required=True, metavar="FILE", help="the recipe, a YAML file")
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+    return parser
+
+
+def add_overrides(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-o",
         "--override",
@@ -64,8 +72,12 @@ def _parser(name: str, description: str) -> argparse.ArgumentParser:
         metavar="KEY=VALUE",
         help="change the recipe, for instance Global.epochs=5; any number of them, the value as YAML",
     )
-    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
-    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+
+
+def _recipe_parser(name: str, description: str) -> argparse.ArgumentParser:
+    parser = new_parser(name, description)
+    parser.add_argument("-c", "--config", required=True, metavar="FILE", help="the recipe, a YAML file")
+    add_overrides(parser)
     return parser
 
 
@@ -78,15 +90,13 @@ def _prepare(config: Config) -> dict[str, str]:
     return environment
 
 
-def _main(
-    parser: argparse.ArgumentParser,
-    argv: Sequence[str] | None,
-    work: Callable[[argparse.Namespace, Config], None],
+def guarded(
+    parser: argparse.ArgumentParser, argv: Sequence[str] | None, work: Callable[[argparse.Namespace], None]
 ) -> int:
-    """Parse, load the recipe, work; the exit code. What a user can put right ends in one line and code 2."""
+    """Parse and work; the exit code. What a user can put right ends in one line and code 2."""
     arguments = parser.parse_args(argv)
     try:
-        work(arguments, load_config(arguments.config, arguments.override))
+        work(arguments)
         return 0
     except UserError as error:
         if arguments.debug:
