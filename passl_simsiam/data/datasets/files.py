@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -80,7 +79,7 @@ class ImageFiles(Dataset):
         """
         path = self.name(index)
         try:
-            with Path(path).open("rb", buffering=0) as file:
+            with open(path, "rb", buffering=0) as file:  # noqa: PTH123 (a Path would take as long as the reading)
                 data = file.read()
         except OSError as error:
             raise BadImage(path, error.strerror or str(error)) from error

@@ -6,9 +6,6 @@ OpenCV rounds, hence _TRUNCATE, a little above -1/2 so that a factor of 1 change
 
 from __future__ import annotations
 
-import math
-from functools import lru_cache
-
 import cv2
 import numpy as np
 
@@ -61,24 +58,48 @@ def adjust_saturation(image: np.ndarray, factor: float) -> np.ndarray:
 
 
 def adjust_hue(image: np.ndarray, shift: float) -> np.ndarray:
-    """Turn the hue by `shift` of the colour circle, in [-0.5, 0.5].
+    """Turn the hue of HSV by `shift` of the colour circle, in [-0.5, 0.5].
 
-    OpenCV's _FULL conversions divide the circle into 256 steps, so that uint8 arithmetic wraps as it should. Pillow
-    stores whole steps of 255 a circle and cuts instead of rounding, which turns every colour back by most of a step.
+    A third of the circle is a cycle of the channels. The rest, at most a sixth either way, moves each channel along the
+    circle's ramps: with the next channel of the cycle and the one after it (the previous one for a negative turn),
+
+        x + (high - step if after <= next else low + step) - next, clipped to low..high,
+
+    where high and low are the pixel's largest and smallest value and step is their difference times the turn in sixths.
+    No pixel is converted to HSV: this is faster, and exact to half a level, where 8 bits of hue are not.
     """
-    steps = (int(shift * 255) - 1) % 256
-    hsv = cv2.cvtColor(image, cv2.COLOR_RGB2HSV_FULL)
-    height, width = hsv.shape[:2]
-    together = math.gcd(height, 32)  # rows: long ones are added fast
-    rows = hsv.reshape(height // together, -1)
-    np.add(rows, _hue_steps(together * width, steps), out=rows)
-    return cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB_FULL)
+    turn = _pillow_turn(shift)
+    thirds = round(3 * turn)
+    sixths = 6 * turn - 2 * thirds
+    height, width = image.shape[:2]
+    planes = cv2.split(image)
+    red, green, blue = (planes[(channel - thirds) % 3] for channel in range(3))
+    cycle = np.concatenate((red, green, blue, red, green))
+    values, following, after = cycle[: 3 * height], cycle[height : 4 * height], cycle[2 * height :]
+    if sixths < 0:
+        following, after = after, following
+    high = cv2.max(cv2.max(red, green), blue)
+    low = cv2.min(cv2.min(red, green), blue)
+    step = cv2.convertScaleAbs(cv2.subtract(high, low), alpha=abs(sixths))
+    falling, rising = cv2.subtract(high, step), cv2.add(low, step)
+    # uint8 masks are 0 or 255, so that this chooses between the two; all in place, for fresh memory is slow.
+    chosen = cv2.compare(after, following, cv2.CMP_LE).reshape(3, height, width)
+    chosen &= rising ^ falling
+    chosen ^= rising
+    anchor = chosen.reshape(3 * height, width)
+    moved = cv2.subtract(anchor, following)
+    cv2.add(values, moved, moved)
+    cv2.subtract(following, anchor, anchor)
+    cv2.subtract(moved, anchor, moved)
+    channels = moved.reshape(3, height, width)
+    np.minimum(channels, high, out=channels)
+    np.maximum(channels, low, out=channels)
+    return cv2.merge(list(channels))
 
 
-@lru_cache(maxsize=128)
-def _hue_steps(pixels: int, steps: int) -> np.ndarray:
-    """`steps` on the hue of each pixel, 0 on its saturation and value, uint8 [3 * pixels]."""
-    return np.tile(np.array([steps, 0, 0], np.uint8), pixels)
+def _pillow_turn(shift: float) -> float:
+    """Pillow stores hues as whole steps of 255 a circle and cuts instead of rounding, which costs most of a step."""
+    return (int(shift * 255) - 0.75) / 255
 
 
 def grayscale(image: np.ndarray) -> np.ndarray:

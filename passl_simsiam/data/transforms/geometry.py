@@ -36,23 +36,39 @@ def resize(image: np.ndarray, height: int, width: int, antialias: bool = True) -
     completes to Pillow's triangle: exactly where s is an integer, in its variance elsewhere. An axis that shrinks much
     is first halved by INTER_AREA, the fast case. `antialias=False` leaves that filter to a blur.
     """
-    extents = [float(image.shape[0]), float(image.shape[1])]  # of the picture, which padding may extend
+    tall, wide = image.shape[:2]
+    if tall >= _HALVE_FROM * height or wide >= _HALVE_FROM * width:
+        return _resize_far(image, height, width, antialias)
+    if antialias:
+        image = _prefilter(image, tall / height, wide / width)
+    return _with_channels(cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR))
+
+
+def _resize_far(image: np.ndarray, height: int, width: int, antialias: bool) -> np.ndarray:
+    """`resize` when an axis is to be halved first."""
     targets = (height, width)
-    widths = [extent / target for extent, target in zip(extents, targets, strict=True)]
+    extents = [float(image.shape[0]), float(image.shape[1])]  # of the picture, which padding may extend
+    triangles = [extents[axis] / targets[axis] for axis in (0, 1)]
     while halved := [axis for axis in (0, 1) if extents[axis] >= _HALVE_FROM * targets[axis]]:
         image = _halve(image, halved)
         for axis in halved:
             extents[axis] /= 2
             # The box of a halving has variance 1/4 before and 1/16 after it; a triangle is the narrower for it.
-            widths[axis] = math.sqrt(widths[axis] ** 2 / 4 - 6 / 16)
-    if antialias and max(widths) >= _FILTER_FROM:
-        down, across = (_triangle(round(width, 2)) for width in widths)
-        image = _with_channels(cv2.sepFilter2D(image, -1, across, down, borderType=cv2.BORDER_REPLICATE))
-    if image.shape[0] == extents[0] and image.shape[1] == extents[1]:
-        return _with_channels(cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR))
-    # The array is larger than the picture in it: resize by the exact factors, then cut.
-    scaled = cv2.resize(image, None, fx=width / extents[1], fy=height / extents[0], interpolation=cv2.INTER_LINEAR)
+            triangles[axis] = math.sqrt(triangles[axis] ** 2 / 4 - 6 / 16)
+    if antialias:
+        image = _prefilter(image, *triangles)
+    # By the exact factors, because the array may be larger than the picture in it; what is too much is cut off.
+    down, across = (targets[axis] / extents[axis] for axis in (0, 1))
+    scaled = cv2.resize(image, None, fx=across, fy=down, interpolation=cv2.INTER_LINEAR)
     return np.ascontiguousarray(_with_channels(scaled)[:height, :width])
+
+
+def _prefilter(image: np.ndarray, down: float, across: float) -> np.ndarray:
+    """What INTER_LINEAR completes to triangles of half-width `down` and `across` pixels along the two axes."""
+    if down < _FILTER_FROM and across < _FILTER_FROM:
+        return image
+    taps = _triangle(round(across, 2)), _triangle(round(down, 2))
+    return _with_channels(cv2.sepFilter2D(image, -1, *taps, borderType=cv2.BORDER_REPLICATE))
 
 
 def merged_blur(box: tuple[int, int, int, int], size: int, sigma: float) -> tuple[float, float] | None:
