@@ -9,8 +9,9 @@ from collections.abc import Callable, Sequence
 
 from passl_simsiam import __version__
 from passl_simsiam.config import Config, load_config, to_yaml
-from passl_simsiam.errors import UserError
+from passl_simsiam.errors import TrainingError, UserError
 
+EXIT_FAILED = 1
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130
 
@@ -98,11 +99,11 @@ def guarded(
     try:
         work(arguments)
         return 0
-    except UserError as error:
+    except (UserError, TrainingError) as error:
         if arguments.debug:
             traceback.print_exc()
         print(f"error: {error}", file=sys.stderr)
-        return EXIT_USER_ERROR
+        return EXIT_USER_ERROR if isinstance(error, UserError) else EXIT_FAILED
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return EXIT_INTERRUPTED

@@ -14,6 +14,10 @@ class UserError(Exception):
     """
 
 
+class TrainingError(Exception):
+    """Training cannot sensibly go on (a loss that is not finite). Commands say so in one line and exit with code 1."""
+
+
 def suggest(bad: str, choices: Iterable[str]) -> str:
     """The tail of an error message: the likely intent, if any choice is close to `bad`, and all the choices."""
     names = sorted(map(str, choices))

@@ -14,15 +14,12 @@ from passl_simsiam.checkpoint import io
 from passl_simsiam.checkpoint.random_state import random_state
 from passl_simsiam.distributed import World
 from passl_simsiam.engine.loop import Callback, TrainState
+from passl_simsiam.errors import TrainingError
 from passl_simsiam.evaluation import health
 
 if TYPE_CHECKING:
     from passl_simsiam.data.loader import Loader
     from passl_simsiam.log import Progress, RunLog
-
-
-class TrainingError(RuntimeError):
-    """Training cannot sensibly go on."""
 
 
 class Recorder(Callback):

@@ -112,6 +112,16 @@ def test_evaluation_repeats_the_last_score(pretrain: Run, root: Path, capsys: py
     assert sorted(p.name for p in folder.rglob("*")) == before
 
 
+def test_a_loss_that_is_not_finite_ends_the_run(tmp_path: Path, root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    wild = ["LRScheduler.learning_rate=1e30", "Global.print_batch_step=1", f"Global.output_dir={tmp_path}/run"]
+    wild += ["Evaluation.baselines=false"]
+    assert cli.train(["-c", str(root / RECIPE), "-o", *TINY_PRETRAINING, *wild]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("error: the loss is nan at step")
+    assert error.count("\n") == 1
+    assert not (tmp_path / "run/checkpoints").exists()
+
+
 def test_images_without_labels(pretrain: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     import cv2
 
