@@ -252,7 +252,7 @@ def test_speed_waiting_and_eta_are_over_the_last_steps():
     assert bar.images_per_second == pytest.approx(32)
     assert bar.data_wait == pytest.approx(0.25)
     assert bar.eta == pytest.approx((200 - 80) * 2)
-    assert lines[-1] == "pretrain step 80/200  loss 1  32 images/s  data wait 25%  ETA 0:04:00"
+    assert lines[-1] == "pretrain step 80/200  loss 1  ETA 0:04:00  32 images/s  data wait 25%"
     assert len(lines) == pytest.approx((clock.now - 100) / LINE_SECONDS, abs=3)
 
 

@@ -51,7 +51,7 @@ class Progress:
         self._bar: RichProgress | None = None
         if console is not None:
             status = TextColumn("{task.fields[status]}")
-            columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), status)
+            columns = (TextColumn("{task.description}"), BarColumn(bar_width=10), TaskProgressColumn(), status)
             self._bar = RichProgress(*columns, console=console, transient=True)
             self._task = self._bar.add_task(label, total=total, completed=start, status="")
 
@@ -84,7 +84,9 @@ class Progress:
         self._images += images
         now = self._clock()
         self._marks.append((now, self.step, self._images, waited))
-        status = f"{note}  {self.images_per_second:.0f} images/s  data wait {self.data_wait:.0%}  ETA {_hms(self.eta)}"
+        # What matters most comes first: a narrow terminal cuts the end off.
+        speed = f"{self.images_per_second:.0f} images/s  data wait {self.data_wait:.0%}"
+        status = f"{note}  ETA {_hms(self.eta)}  {speed}"
         if self._bar is not None:
             self._bar.update(self._task, completed=self.step, status=status.strip())
         if now - self._last_line >= LINE_SECONDS or self.step == self.total:
