@@ -11,5 +11,5 @@ __all__ = ["cifar", "digits", "digits_views", "evaluation", "folder", "listing",
 
 # The work is divided by images, among processes: OpenCV's own threads would only get in each other's way.
 cv2.setNumThreads(0)
-# What OpenCV prints about broken files is in decode.BadImage.
-cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+# What OpenCV prints about broken files is in decode.BadImage. OpenCV 4 and 5 have different names for silence.
+(cv2.setLogLevel if hasattr(cv2, "setLogLevel") else cv2.utils.logging.setLogLevel)(0)
