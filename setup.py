@@ -25,7 +25,7 @@ setup(
         "pyyaml>=6",
         "pydantic>=2.7",
         # opencv-python needs libGL, which servers lack; the two provide the same module.
-        "opencv-python-headless>=4.8",
+        "opencv-python-headless>=4.11",
         "scikit-learn>=1.4",
         "matplotlib>=3.8",
         "safetensors>=0.4",
@@ -36,6 +36,8 @@ setup(
         "cpu": ["paddlepaddle>=3"],
         # From PyPI this is an old 2.x build; README says where the 3.x ones come from.
         "gpu": ["paddlepaddle-gpu"],
+        # A faster JPEG decoder with the same pixels; used when it is there.
+        "fast": ["simplejpeg>=1.7"],
         "test": TEST,
         "dev": [*TEST, "ruff>=0.6", "mypy>=1.10", "types-PyYAML"],
     },
