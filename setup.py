@@ -37,7 +37,7 @@ setup(
         # From PyPI this is an old 2.x build; README says where the 3.x ones come from.
         "gpu": ["paddlepaddle-gpu"],
         # A faster JPEG decoder with the same pixels; used when it is there.
-        "fast": ["simplejpeg>=1.7"],
+        "fast": ["simplejpeg>=1.9"],
         "test": TEST,
         "dev": [*TEST, "ruff>=0.6", "mypy>=1.10", "types-PyYAML"],
     },
