@@ -117,7 +117,11 @@ def _field(parameter: str) -> str:
 def signature_model(component: Callable[..., Any], supplied: frozenset[str] = frozenset()) -> type[BaseModel]:
     """A pydantic model with one strict field for each parameter of `component` that a recipe may set."""
     function = component.__init__ if inspect.isclass(component) else component
-    hints = get_type_hints(function, include_extras=True)
+    try:
+        hints = get_type_hints(function, include_extras=True)
+    except NameError:
+        # Annotations that only a type checker can resolve, as on the __init__ that a paddle.nn.Layer inherits.
+        hints = {}
     fields: dict[str, Any] = {}
     for parameter in inspect.signature(component).parameters.values():
         if parameter.name in supplied or parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):

@@ -84,5 +84,16 @@ def test_third_party_component_by_module(tmp_path, monkeypatch) -> None:
         SHAPES.get("no_such_module:Square")
 
 
+def test_annotations_that_cannot_be_resolved_check_names_only(tmp_path, monkeypatch) -> None:
+    text = "import paddle\nclass Plain(paddle.nn.Layer):\n    pass\n"
+    text += "def odd(side: 'Nowhere' = 1): return side\n"
+    (tmp_path / "odd_shapes.py").write_text(text)
+    monkeypatch.syspath_prepend(tmp_path)
+    assert SHAPES.check("odd_shapes:Plain", {}, "x") == {}
+    assert SHAPES.check("odd_shapes:odd", {"side": 2}, "x") == {"side": 2}
+    with pytest.raises(UserError, match="takes no argument 'sides'"):
+        SHAPES.check("odd_shapes:odd", {"sides": 2}, "x")
+
+
 def test_home_is_imported_at_the_first_look_up() -> None:
     assert {"ResNet18", "ResNet34", "ResNet50", "ResNet101", "ResNet152"} <= set(BACKBONES.names())
