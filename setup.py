@@ -43,10 +43,10 @@ setup(
     },
     entry_points={
         "console_scripts": [
-            "passl-train=passl_simsiam.cli:train",
-            "passl-eval=passl_simsiam.cli:evaluate",
-            "passl-doctor=passl_simsiam.cli_files:doctor",
-            "passl-pack=passl_simsiam.cli_files:pack",
+            "passl-train=passl_simsiam.commands.train:main",
+            "passl-eval=passl_simsiam.commands.evaluate:main",
+            "passl-doctor=passl_simsiam.commands.doctor:main",
+            "passl-pack=passl_simsiam.commands.pack:main",
         ]
     },
 )

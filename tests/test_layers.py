@@ -15,12 +15,12 @@ LAYERS = [
     {"models", "data", "optim", "checkpoint", "evaluation"},
     {"engine", "build"},
     {"tasks"},
-    {"cli"},
-    {"cli_files"},
+    {"commands"},
 ]
 LEVEL = {part: level for level, parts in enumerate(LAYERS) for part in parts}
 #: Beside the layers below them, foundations may use each other in this order.
 FOUNDATIONS = ["errors", "registry", "runtime", "distributed", "log"]
+COMMANDS = sorted(path.stem for path in Path(__file__).parents[1].glob("passl_simsiam/commands/*.py"))
 MODULES = sorted(Path(__file__).parents[1].joinpath("passl_simsiam").rglob("*.py"))
 
 
@@ -54,11 +54,17 @@ def test_imports_go_down_only(path: Path) -> None:
 
 def test_only_build_tasks_and_commands_know_the_config() -> None:
     knowing = {part_of(path) for path in MODULES if "config" in imported(path)} - {"config"}
-    assert knowing <= {"build", "tasks", "cli", "cli_files"}
+    assert knowing <= {"build", "tasks", "commands"}
 
 
 @pytest.mark.parametrize(
-    "module", ["passl_simsiam", "passl_simsiam.cli_files", "passl_simsiam.data", "passl_simsiam.config"]
+    "module",
+    [
+        "passl_simsiam",
+        *(f"passl_simsiam.commands.{name}" for name in COMMANDS),
+        "passl_simsiam.data",
+        "passl_simsiam.config",
+    ],
 )
 def test_light_modules_import_no_paddle(module: str) -> None:
     heavy = "paddle" if module == "passl_simsiam.data" else "paddle cv2 sklearn matplotlib visualdl"

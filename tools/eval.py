@@ -2,7 +2,7 @@
 
 import sys
 
-from passl_simsiam.cli import evaluate
+from passl_simsiam.commands.evaluate import main
 
 if __name__ == "__main__":
-    sys.exit(evaluate())
+    sys.exit(main())

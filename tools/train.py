@@ -2,7 +2,7 @@
 
 import sys
 
-from passl_simsiam.cli import train
+from passl_simsiam.commands.train import main
 
 if __name__ == "__main__":
-    sys.exit(train())
+    sys.exit(main())

@@ -8,8 +8,8 @@ runtime.prepare_environment(threads=1)
 
 import paddle  # noqa: E402
 
-from passl_simsiam.cli import train  # noqa: E402
+from passl_simsiam.commands.train import main  # noqa: E402
 
 if __name__ == "__main__":
     paddle.set_default_dtype("float64")
-    sys.exit(train())
+    sys.exit(main())

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from tiny import TINY_PRETRAINING, Run
 
-from passl_simsiam import cli
+from passl_simsiam.commands import train
 
 
 @pytest.fixture
@@ -17,7 +17,7 @@ def pretrain(tmp_path: Path, root: Path) -> Run:
     def run(name: str, *overrides: str) -> Path:
         recipe = root / "configs/simsiam_r18_pt_digits.yaml"
         folder = tmp_path / name
-        code = cli.train(["-c", str(recipe), "-o", *TINY_PRETRAINING, f"Global.output_dir={folder}", *overrides])
+        code = train.main(["-c", str(recipe), "-o", *TINY_PRETRAINING, f"Global.output_dir={folder}", *overrides])
         assert code == 0
         return folder
 

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from tiny import TINY, Run
 
-from passl_simsiam import cli
 from passl_simsiam.checkpoint import io
+from passl_simsiam.commands import evaluate
+from passl_simsiam.commands import train as train_command
 from passl_simsiam.log import read_metrics
 from passl_simsiam.tasks import classify
 
@@ -21,7 +22,7 @@ def pretrained(pretrain: Run) -> Path:
 
 def train(root: Path, task: str, folder: Path, *overrides: str) -> int:
     recipe = root / f"configs/simsiam_r18_{task}_digits.yaml"
-    return cli.train(["-c", str(recipe), "-o", *TINY, f"Global.output_dir={folder}", *overrides])
+    return train_command.main(["-c", str(recipe), "-o", *TINY, f"Global.output_dir={folder}", *overrides])
 
 
 def test_linear_probe(pretrained: Path, root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -47,7 +48,7 @@ def test_linear_probe(pretrained: Path, root: Path, tmp_path: Path, capsys: pyte
     assert f"best {best:.4f}, last {scored[-1]['eval/top1']:.4f}" in said
     assert "top-1" in (folder / "report/report.md").read_text()
 
-    assert cli.evaluate(["-c", str(folder / "config.yaml")]) == 0
+    assert evaluate.main(["-c", str(folder / "config.yaml")]) == 0
     assert f"top-1 {best:.4f}" in capsys.readouterr().out
 
 

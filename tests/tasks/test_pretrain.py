@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from tiny import TINY_PRETRAINING, Run
 
-from passl_simsiam import cli
 from passl_simsiam.checkpoint import io
+from passl_simsiam.commands import evaluate, train
 from passl_simsiam.config import load_config
 from passl_simsiam.log import read_metrics
 
@@ -87,7 +87,7 @@ def test_a_finished_run_resumes_to_nothing(pretrain: Run, capsys: pytest.Capture
 def test_another_runs_folder_is_not_overwritten(pretrain: Run, root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = pretrain("run", "Global.max_steps=1")
     before = (folder / "metrics.jsonl").read_bytes()
-    code = cli.train(["-c", str(root / RECIPE), "-o", *TINY_PRETRAINING, f"Global.output_dir={folder}"])
+    code = train.main(["-c", str(root / RECIPE), "-o", *TINY_PRETRAINING, f"Global.output_dir={folder}"])
     assert code == 2
     assert "holds a run already" in capsys.readouterr().err
     assert (folder / "metrics.jsonl").read_bytes() == before
@@ -104,7 +104,7 @@ def test_evaluation_repeats_the_last_score(pretrain: Run, root: Path, capsys: py
     last = [r["eval/knn_top1"] for r in read_metrics(folder / "metrics.jsonl") if "eval/knn_top1" in r][-1]
     before = sorted(p.name for p in folder.rglob("*"))
     capsys.readouterr()
-    code = cli.evaluate(
+    code = evaluate.main(
         ["-c", str(root / RECIPE), "-o", *TINY_PRETRAINING, f"Global.output_dir={folder}", "Global.checkpoint=latest"]
     )
     assert code == 0
@@ -115,7 +115,7 @@ def test_evaluation_repeats_the_last_score(pretrain: Run, root: Path, capsys: py
 def test_a_loss_that_is_not_finite_ends_the_run(tmp_path: Path, root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     wild = ["LRScheduler.learning_rate=1e30", "Global.print_batch_step=1", f"Global.output_dir={tmp_path}/run"]
     wild += ["Evaluation.baselines=false"]
-    assert cli.train(["-c", str(root / RECIPE), "-o", *TINY_PRETRAINING, *wild]) == 1
+    assert train.main(["-c", str(root / RECIPE), "-o", *TINY_PRETRAINING, *wild]) == 1
     error = capsys.readouterr().err
     assert error.startswith("error: the loss is nan at step")
     assert error.count("\n") == 1
@@ -140,7 +140,7 @@ def test_another_method_is_a_recipe(tmp_path: Path, root: Path) -> None:
     recipe = root / "configs/simclr_r18_pt_digits.yaml"
     overrides = ["Global.max_steps=6", "Model.backbone.width=4", f"Global.output_dir={tmp_path}/run"]
     overrides += ["Evaluation.few_label=null", "Evaluation.baselines=false", "Global.print_batch_step=1"]
-    assert cli.train(["-c", str(recipe), "-o", *overrides]) == 0
+    assert train.main(["-c", str(recipe), "-o", *overrides]) == 0
     losses = [r["train/loss"] for r in read_metrics(tmp_path / "run/metrics.jsonl")]
     assert losses[0] == pytest.approx(np.log(127), rel=0.2)  # 127 candidates of a batch of 64 pairs, none known yet
     assert losses[-1] < losses[0]
@@ -166,7 +166,7 @@ def test_mistakes_end_in_one_line(
     tmp_path: Path, root: Path, capsys: pytest.CaptureFixture[str], overrides: list[str], words: str
 ) -> None:
     folder = tmp_path / "run"
-    code = cli.train(["-c", str(root / RECIPE), "-o", *TINY_PRETRAINING, f"Global.output_dir={folder}", *overrides])
+    code = train.main(["-c", str(root / RECIPE), "-o", *TINY_PRETRAINING, f"Global.output_dir={folder}", *overrides])
     error = capsys.readouterr().err
     assert code == 2
     assert words in error

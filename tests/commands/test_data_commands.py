@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
-from passl_simsiam import cli_files
+from passl_simsiam.commands import doctor, pack
 from passl_simsiam.data.datasets.shards import Shards
 
 
@@ -26,10 +26,7 @@ def photos(tmp_path: Path) -> Path:
 
 def test_doctor_names_what_is_bad(photos: Path, root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     recipe = str(root / "configs/simsiam_r18_pt_folder.yaml")
-    assert (
-        cli_files.doctor(["--data", recipe, "-o", f"DataLoader.Train.dataset.root={photos}", "DataLoader.Eval=null"])
-        == 0
-    )
+    assert doctor.main(["--data", recipe, "-o", f"DataLoader.Train.dataset.root={photos}", "DataLoader.Eval=null"]) == 0
     said = " ".join(capsys.readouterr().out.split())
     assert "1 (14.29%)" in said
     assert "broken.jpg" in said
@@ -37,7 +34,7 @@ def test_doctor_names_what_is_bad(photos: Path, root: Path, capsys: pytest.Captu
 
 
 def test_pack_makes_a_data_set(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli_files.pack([str(photos), str(tmp_path / "shards"), "--short-side", "20"]) == 0
+    assert pack.main([str(photos), str(tmp_path / "shards"), "--short-side", "20"]) == 0
     assert "6 images" in capsys.readouterr().out
     shards = Shards(str(tmp_path / "shards"))
     assert len(shards) == 6
@@ -46,7 +43,7 @@ def test_pack_makes_a_data_set(photos: Path, tmp_path: Path, capsys: pytest.Capt
 
 
 def test_mistakes_end_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli_files.pack([str(tmp_path / "nowhere"), str(tmp_path / "shards")]) == 2
+    assert pack.main([str(tmp_path / "nowhere"), str(tmp_path / "shards")]) == 2
     error = capsys.readouterr().err
     assert error.startswith("error: ImageFolder: root")
     assert not (tmp_path / "shards").exists()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from passl_simsiam import cli
+from passl_simsiam.commands import train
 from passl_simsiam.config import load_config
 
 RECIPE = "configs/simsiam_r18_pt_digits.yaml"
@@ -37,7 +37,7 @@ def test_print_config_is_a_recipe(root: Path, tmp_path: Path) -> None:
 
 def test_overrides_may_be_repeated(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     recipe = str(root / RECIPE)
-    assert cli.train(["-c", recipe, "--print-config", "-o", "Global.epochs=7", "-o", "Global.seed=3"]) == 0
+    assert train.main(["-c", recipe, "--print-config", "-o", "Global.epochs=7", "-o", "Global.seed=3"]) == 0
     printed = capsys.readouterr().out
     assert "epochs: 7" in printed
     assert "seed: 3" in printed
@@ -62,7 +62,7 @@ def test_mistakes_are_one_line_and_exit_code_2(root: Path, arguments: list[str],
 
 
 def test_debug_shows_the_traceback(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.train(["-c", str(root / RECIPE), "--debug", "-o", "Global.epoch=3"]) == 2
+    assert train.main(["-c", str(root / RECIPE), "--debug", "-o", "Global.epoch=3"]) == 2
     assert "Traceback" in capsys.readouterr().err
 
 

@@ -1,4 +1,4 @@
-"""The commands. Paddle is imported only once the arguments and the recipe are known to be good."""
+"""What every command shares: its parser, the recipe's overrides, and the exit code that an error ends in."""
 
 from __future__ import annotations
 
@@ -8,51 +8,12 @@ import traceback
 from collections.abc import Callable, Sequence
 
 from passl_simsiam import __version__
-from passl_simsiam.config import Config, load_config, to_yaml
+from passl_simsiam.config import Config
 from passl_simsiam.errors import TrainingError, UserError
 
 EXIT_FAILED = 1
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130
-
-
-def train(argv: Sequence[str] | None = None) -> int:
-    """`passl-train`: run the recipe's task: pretraining, linear probe or fine-tuning."""
-    parser = _recipe_parser("passl-train", "Pretrain, probe or fine-tune as a recipe says.")
-    parser.add_argument("--print-config", action="store_true", help="print the resolved recipe and stop")
-    parser.add_argument(
-        "--dry-run", action="store_true", help="build everything, run one step, report shapes and costs; write nothing"
-    )
-
-    def work(arguments: argparse.Namespace) -> None:
-        config = load_config(arguments.config, arguments.override)
-        environment = _prepare(config)
-        if arguments.print_config:
-            print(to_yaml(config), end="")
-            return
-        from passl_simsiam.tasks import run
-
-        run.dry_run(config, environment) if arguments.dry_run else run.train(config, environment)
-
-    return guarded(parser, argv, work)
-
-
-def evaluate(argv: Sequence[str] | None = None) -> int:
-    """`passl-eval`: score a checkpoint as the recipe says, without training."""
-    parser = _recipe_parser(
-        "passl-eval",
-        "Score a checkpoint without training: kNN for a pretraining recipe, top-1 and top-5 for the others. "
-        "The checkpoint is Global.checkpoint, or else the best of Global.output_dir.",
-    )
-
-    def work(arguments: argparse.Namespace) -> None:
-        config = load_config(arguments.config, arguments.override)
-        environment = _prepare(config)
-        from passl_simsiam.tasks import run
-
-        run.evaluate(config, environment)
-
-    return guarded(parser, argv, work)
 
 
 def new_parser(name: str, description: str) -> argparse.ArgumentParser:
@@ -75,14 +36,15 @@ def add_overrides(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _recipe_parser(name: str, description: str) -> argparse.ArgumentParser:
+def recipe_parser(name: str, description: str) -> argparse.ArgumentParser:
+    """A parser of a command that works on a recipe."""
     parser = new_parser(name, description)
     parser.add_argument("-c", "--config", required=True, metavar="FILE", help="the recipe, a YAML file")
     add_overrides(parser)
     return parser
 
 
-def _prepare(config: Config) -> dict[str, str]:
+def prepare(config: Config) -> dict[str, str]:
     """Set up the process, then check the recipe's components, whose constructors need Paddle."""
     from passl_simsiam import build, distributed, runtime
 

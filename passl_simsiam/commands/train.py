@@ -1,0 +1,30 @@
+"""`passl-train`: run a recipe's task."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+
+from passl_simsiam.commands.common import guarded, prepare, recipe_parser
+from passl_simsiam.config import load_config, to_yaml
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Pretrain, probe or fine-tune; the exit code."""
+    parser = recipe_parser("passl-train", "Pretrain, probe or fine-tune as a recipe says.")
+    parser.add_argument("--print-config", action="store_true", help="print the resolved recipe and stop")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="build everything, run one step, report shapes and costs; write nothing"
+    )
+    return guarded(parser, argv, _work)
+
+
+def _work(arguments: argparse.Namespace) -> None:
+    config = load_config(arguments.config, arguments.override)
+    environment = prepare(config)
+    if arguments.print_config:
+        print(to_yaml(config), end="")
+        return
+    from passl_simsiam.tasks import run
+
+    run.dry_run(config, environment) if arguments.dry_run else run.train(config, environment)
