@@ -48,6 +48,7 @@ class TrainState:
             read them only on steps that they report.
         metrics: what is known of the epoch just finished, by the names of metrics.jsonl.
         best: the best value of the metric that chooses the best checkpoint, so far.
+        stop: why training is to end after this step, or None; a callback sets it, on all ranks alike.
     """
 
     step: int = 0
@@ -59,12 +60,16 @@ class TrainState:
     outputs: dict[str, Any] = field(default_factory=dict)
     metrics: dict[str, float] = field(default_factory=dict)
     best: float | None = None
+    stop: str | None = None
 
 
 class Callback:
     """Something that happens beside training. Steps are counted when finished; epochs from 1."""
 
     def before_epoch(self, state: TrainState) -> None: ...
+
+    def before_update(self, state: TrainState) -> None:
+        """The step's gradients are there, averaged over ranks; loss and outputs too."""
 
     def after_step(self, state: TrainState) -> None: ...
 
@@ -92,11 +97,11 @@ def fit(
         state: where to start, `TrainState()` for the beginning; changed in place.
         accumulate: parts that each batch is cut into; gradients add up to those of the whole batch, but batch norm
             sees one part at a time.
-        callbacks: called in order. `after_epoch` is not called for an epoch that `max_steps` cuts short.
+        callbacks: called in order. `after_epoch` is not called for an epoch that `max_steps` or `state.stop` cuts short.
     """
     steps_per_epoch, total = len(loader), epochs * len(loader)
     state.last_step = min(total, max_steps or total)
-    while state.step < state.last_step:
+    while state.step < state.last_step and not state.stop:
         epoch, first = divmod(state.step, steps_per_epoch)
         state.epoch = epoch + 1
         state.metrics = {}
@@ -106,13 +111,15 @@ def fit(
         for batch in loader.epoch(epoch, first):
             state.rates = rates(state.step)
             state.loss, state.outputs = _forward_backward(learner, batch, accumulate)
+            for callback in callbacks:
+                callback.before_update(state)
             optimizer.step(state.rates)
             optimizer.clear_grad()
             state.images += loader.images(state.step % steps_per_epoch)
             state.step += 1
             for callback in callbacks:
                 callback.after_step(state)
-            if state.step == state.last_step:
+            if state.stop or state.step == state.last_step:
                 break
         if state.step % steps_per_epoch == 0:
             for callback in callbacks:
