@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -34,16 +35,21 @@ def start(world: World) -> None:
         dist.init_parallel_env()
 
 
-def mean(value: float, world: World) -> float:
-    """The mean of every rank's number. All ranks must call it."""
+def total(values: Sequence[float], world: World) -> list[float]:
+    """The sum over all ranks of each number. All ranks must call it."""
     if world.size == 1:
-        return value
+        return list(values)
     import paddle
     import paddle.distributed as dist
 
-    tensor = paddle.to_tensor([value], dtype="float64")
+    tensor = paddle.to_tensor(list(values), dtype="float64")
     dist.all_reduce(tensor)
-    return tensor.item() / world.size
+    return tensor.tolist()
+
+
+def mean(value: float, world: World) -> float:
+    """The mean of every rank's number. All ranks must call it."""
+    return total([value], world)[0] / world.size
 
 
 def gather_rows(array: np.ndarray, world: World) -> np.ndarray:
