@@ -7,7 +7,7 @@ constructors; it is never written back into the config.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from passl_simsiam.config.schema import Component, Config, Split
 from passl_simsiam.errors import UserError
@@ -81,7 +81,17 @@ def loader(split: Split, where: str, data: Dataset, views: Transform, seed: int,
     )
 
 
-def model(config: Config, data: Dataset, image_size: int) -> nn.Layer:
+class Images(Protocol):
+    """What a model's sizes depend on: a data set, or what is known of one."""
+
+    @property
+    def in_channels(self) -> int: ...
+
+    @property
+    def classes(self) -> list[str] | None: ...
+
+
+def model(config: Config, data: Images, image_size: int) -> nn.Layer:
     """The method with its backbone, neck and head, sized for the data. Raises UserError."""
     node = config.Model
     arguments = dict(node.backbone.arguments)

@@ -106,6 +106,7 @@ class Saver(Callback):
         keep: how many to keep beside the best.
         best_by: the metric, larger is better, that chooses `best`.
         config: the resolved recipe, kept inside.
+        data: what the network expects of its images, kept inside: "in_channels", "mean", "std", "classes".
     """
 
     def __init__(
@@ -117,9 +118,11 @@ class Saver(Callback):
         keep: int,
         best_by: str,
         config: Mapping[str, Any],
+        data: Mapping[str, Any],
     ) -> None:
         self._run, self._contents = run, contents
         self._every, self._keep, self._best_by, self._config = every, keep, best_by, config
+        self._data = data
         self._saved_step = -1
 
     def after_epoch(self, state: TrainState) -> None:
@@ -151,6 +154,7 @@ class Saver(Callback):
             "best_by": self._best_by,
             "random": random_state(),
             "config": self._config,
+            "data": self._data,
         }
 
 

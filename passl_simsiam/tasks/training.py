@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import paddle
@@ -18,6 +18,7 @@ from passl_simsiam.models.sync_batchnorm import synchronize_batch_norm
 from passl_simsiam.optim.groups import ParamGroup, rates_at
 from passl_simsiam.optim.momentum import Momentum
 from passl_simsiam.optim.schedules import Schedule
+from passl_simsiam.tasks.pretrained import Images
 from passl_simsiam.tasks.session import Data, Session
 
 
@@ -116,6 +117,7 @@ class Training:
                 keep=node.keep_last,
                 best_by=best_by,
                 config=self.session.config.model_dump(mode="json"),
+                data=asdict(Images.of(self.data.dataset)),
             )
         ]
 
