@@ -8,7 +8,7 @@ from annotated_types import Ge
 from paddle import ParamAttr, nn
 from paddle.nn.initializer import Constant, Normal
 
-from passl_simsiam.models.layers import linear
+from passl_simsiam.models.layers import BatchNormPlaces, hidden, linear
 from passl_simsiam.registry import HEADS
 
 
@@ -21,15 +21,32 @@ class SimSiamPredictor(nn.Sequential):
     Args:
         in_channels: width of z and of p.
         hidden_channels: width of the bottleneck, a quarter of z's in the paper.
+        batch_norm: where it stands; for the ablation of table 3.
+        trainable: False leaves the weights as they start; for the ablation of table 1b.
     """
 
-    def __init__(self, in_channels: int, hidden_channels: Annotated[int, Ge(1)] = 512) -> None:
-        super().__init__(
-            linear(in_channels, hidden_channels, bias=False),
-            nn.BatchNorm1D(hidden_channels),
-            nn.ReLU(),
-            linear(hidden_channels, in_channels),
-        )
+    def __init__(
+        self,
+        in_channels: int,
+        hidden_channels: Annotated[int, Ge(1)] = 512,
+        batch_norm: BatchNormPlaces = "hidden",
+        trainable: bool = True,
+    ) -> None:
+        super().__init__(*hidden(in_channels, hidden_channels, batch_norm), linear(hidden_channels, in_channels))
+        if batch_norm == "all":
+            self.append(nn.BatchNorm1D(in_channels))
+        if not trainable:
+            for parameter in self.parameters():
+                parameter.stop_gradient = True
+        self.out_channels = in_channels
+
+
+@HEADS.register
+class NoPredictor(nn.Identity):
+    """p = z [b, in_channels]: SimSiam without its predictor, for the ablation of table 1a (arXiv:2011.10566)."""
+
+    def __init__(self, in_channels: int) -> None:
+        super().__init__()
         self.out_channels = in_channels
 
 

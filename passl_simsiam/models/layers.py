@@ -7,9 +7,13 @@ as 0.1) are the published ones.
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 from paddle import ParamAttr, nn
 from paddle.nn.initializer import Normal, Uniform
+
+#: Which layers of a projector or predictor have batch norm behind them (arXiv:2011.10566, table 3).
+BatchNormPlaces = Literal["none", "hidden", "all"]
 
 
 def conv(in_channels: int, out_channels: int, kernel: int, stride: int = 1) -> nn.Conv2D:
@@ -24,3 +28,14 @@ def linear(in_features: int, out_features: int, bias: bool = True) -> nn.Linear:
     bound = 1 / math.sqrt(in_features)
     start = ParamAttr(initializer=Uniform(-bound, bound))
     return nn.Linear(in_features, out_features, start, start if bias else False)
+
+
+def hidden(in_features: int, out_features: int, batch_norm: BatchNormPlaces) -> list[nn.Layer]:
+    """A hidden layer of an MLP: linear, batch norm, ReLU.
+
+    Without batch norm the linear layer has the bias that would else be superfluous, and an Identity keeps the place, so
+    that the layers behind are numbered alike.
+    """
+    if batch_norm == "none":
+        return [linear(in_features, out_features), nn.Identity(), nn.ReLU()]
+    return [linear(in_features, out_features, bias=False), nn.BatchNorm1D(out_features), nn.ReLU()]

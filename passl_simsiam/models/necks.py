@@ -7,7 +7,7 @@ from typing import Annotated
 from annotated_types import Ge, Interval
 from paddle import nn
 
-from passl_simsiam.models.layers import linear
+from passl_simsiam.models.layers import BatchNormPlaces, hidden, linear
 from passl_simsiam.registry import NECKS
 
 
@@ -24,6 +24,7 @@ class SimSiamProjector(nn.Sequential):
         out_channels: width of z (2048 for ImageNet).
         hidden_channels: width between the layers; None means `in_channels`, as published.
         layers: 3 for ImageNet, 2 for CIFAR-10 (paper, appendix D).
+        batch_norm: where it stands; for the ablation of table 3. An output without it has a trainable bias.
     """
 
     def __init__(
@@ -32,12 +33,15 @@ class SimSiamProjector(nn.Sequential):
         out_channels: Annotated[int, Ge(1)] = 2048,
         hidden_channels: Annotated[int, Ge(1)] | None = None,
         layers: Annotated[int, Interval(ge=2, le=3)] = 3,
+        batch_norm: BatchNormPlaces = "all",
     ) -> None:
         width = hidden_channels or in_channels
         modules: list[nn.Layer] = []
         for index in range(layers - 1):
-            modules += [linear(width if index else in_channels, width, bias=False), nn.BatchNorm1D(width), nn.ReLU()]
-        last = linear(width, out_channels)
-        last.bias.stop_gradient = True
-        super().__init__(*modules, last, nn.BatchNorm1D(out_channels, weight_attr=False, bias_attr=False))
+            modules += hidden(width if index else in_channels, width, batch_norm)
+        modules.append(linear(width, out_channels))
+        if batch_norm == "all":
+            modules[-1].bias.stop_gradient = True
+            modules.append(nn.BatchNorm1D(out_channels, weight_attr=False, bias_attr=False))
+        super().__init__(*modules)
         self.out_channels = out_channels

@@ -45,7 +45,8 @@ class SimCLR(nn.Layer):
         self.backbone, self.neck = backbone, neck
 
     def forward(self, views: Sequence[paddle.Tensor]) -> dict[str, list[paddle.Tensor]]:
-        return {"z": [self.neck(self.backbone(x)) for x in views]}  # each x [b, C, H, W], each z [b, d]
+        h = [self.backbone(x) for x in views]  # each x [b, C, H, W], each h [b, c]
+        return {"h": h, "z": [self.neck(features) for features in h]}  # each z [b, d]
 
 
 @LOSSES.register

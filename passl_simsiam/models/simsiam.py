@@ -27,10 +27,7 @@ class SimSiam(nn.Layer):
     def forward(self, views: Sequence[paddle.Tensor]) -> dict[str, list[paddle.Tensor]]:
         """The loss to go with it is NegativeCosine, which stops the gradient at z."""
         x1, x2 = views  # two random augmentations of the same b images, each [b, C, H, W]
-        z1, z2 = self.f(x1), self.f(x2)  # projections, each [b, d]; batch statistics are of one view at a time
+        h1, h2 = self.backbone(x1), self.backbone(x2)  # features, each [b, c]; batch statistics are of one view
+        z1, z2 = self.neck(h1), self.neck(h2)  # projections, each [b, d]
         p1, p2 = self.head(z1), self.head(z2)  # predictions, each [b, d]
-        return {"z": [z1, z2], "p": [p1, p2]}
-
-    def f(self, x: paddle.Tensor) -> paddle.Tensor:
-        """The paper's encoder: images [b, C, H, W] -> z [b, d]."""
-        return self.neck(self.backbone(x))
+        return {"h": [h1, h2], "z": [z1, z2], "p": [p1, p2]}

@@ -6,7 +6,7 @@ import numpy as np
 import paddle
 import pytest
 
-from passl_simsiam.models.losses import CrossEntropy, NegativeCosine
+from passl_simsiam.models.losses import CrossEntropy, CrossEntropySimilarity, NegativeCosine
 
 
 def random(*shape: int, seed: int = 0) -> np.ndarray:
@@ -55,6 +55,48 @@ def test_negative_cosine_of_zero_vectors_is_zero_with_finite_gradients() -> None
     loss.backward()
     assert loss.item() == 0
     assert np.isfinite(p.grad.numpy()).all()
+
+
+def test_without_stop_gradient_it_flows_through_both_sides() -> None:
+    """Equal in value, but each z gets what a p in its place would."""
+    out = outputs()
+    loss = NegativeCosine(stop_gradient=False)(out)
+    loss.backward()
+    assert loss.item() == NegativeCosine()(out).item()
+    swapped = {"z": [x.detach() for x in out["p"]], "p": out["z"]}
+    ours = [z.grad.numpy() for z in out["z"]]
+    for z in out["z"]:
+        z.clear_gradient(False)
+    NegativeCosine()(swapped).backward()
+    for a, z in zip(ours, out["z"], strict=True):
+        np.testing.assert_allclose(a, z.grad.numpy(), rtol=0, atol=1e-15)
+
+
+def test_the_asymmetric_loss_is_one_of_the_two_halves() -> None:
+    out = outputs()
+    flipped = {key: list(reversed(value)) for key, value in out.items()}
+    halves = [NegativeCosine(symmetric=False)(x).item() for x in (out, flipped)]
+    assert halves[0] != pytest.approx(halves[1], rel=1e-3)
+    assert NegativeCosine()(out).item() == pytest.approx(np.mean(halves), rel=1e-14)
+
+
+def test_cross_entropy_similarity_is_the_papers_formula() -> None:
+    out = outputs()
+    (z1, z2), (p1, p2) = ([t.numpy() for t in out[key]] for key in ("z", "p"))
+
+    def softmax(x: np.ndarray) -> np.ndarray:
+        return np.exp(x) / np.exp(x).sum(axis=1, keepdims=True)
+
+    def distance(p: np.ndarray, z: np.ndarray) -> float:
+        return float(-(softmax(z) * np.log(softmax(p))).sum(axis=1).mean())
+
+    loss = CrossEntropySimilarity()(out)
+    assert loss.item() == pytest.approx((distance(p1, z2) + distance(p2, z1)) / 2, rel=1e-14)
+    loss.backward()
+    assert [z.grad for z in out["z"]] == [None, None]
+    for p, z in zip((p1, p2), (z2, z1), strict=True):  # d/dp = softmax(p) - softmax(z), halved, over the batch of 6
+        tensor = out["p"][0] if p is p1 else out["p"][1]
+        np.testing.assert_allclose(tensor.grad.numpy(), (softmax(p) - softmax(z)) / 12, rtol=0, atol=1e-15)
 
 
 @pytest.mark.parametrize(

@@ -35,8 +35,9 @@ def test_simsiam_predicts_each_projection() -> None:
     model.eval()
     x1, x2 = views()
     out = model([x1, x2])
-    for x, z, p in zip((x1, x2), out["z"], out["p"], strict=True):
-        np.testing.assert_array_equal(z.numpy(), model.neck(model.backbone(x)).numpy())
+    for x, h, z, p in zip((x1, x2), out["h"], out["z"], out["p"], strict=True):
+        np.testing.assert_array_equal(h.numpy(), model.backbone(x).numpy())
+        np.testing.assert_array_equal(z.numpy(), model.neck(h).numpy())
         np.testing.assert_array_equal(p.numpy(), model.head(z).numpy())
 
 
@@ -44,7 +45,7 @@ def test_batch_statistics_are_of_one_view_at_a_time() -> None:
     model = simsiam()
     x1, x2 = views()
     together = model([x1, x2])["z"][0]
-    alone = model.f(x1)
+    alone = model.neck(model.backbone(x1))
     np.testing.assert_array_equal(together.numpy(), alone.numpy())
 
 
@@ -57,8 +58,8 @@ def test_training_gradient_is_that_of_targets_held_constant() -> None:
     model.clear_gradients()
 
     with paddle.no_grad():
-        targets = [model.f(x1), model.f(x2)]
-    predictions = [model.head(model.f(x)) for x in (x1, x2)]
+        targets = [model.neck(model.backbone(x)) for x in (x1, x2)]
+    predictions = [model.head(model.neck(model.backbone(x))) for x in (x1, x2)]
     NegativeCosine()({"z": targets, "p": predictions}).backward()
     constant = gradients(model)
 
@@ -84,6 +85,7 @@ def test_a_gradient_through_the_targets_would_be_another_one() -> None:
 def test_simclr_projects_every_view_and_trains_every_parameter() -> None:
     model = SimCLR(ResNet18(width=2, stem="cifar", zero_init_residual=False), SimCLRProjector(16, out_channels=8))
     out = model(views())
+    assert [h.shape for h in out["h"]] == [[4, 16], [4, 16]]
     assert [z.shape for z in out["z"]] == [[4, 8], [4, 8]]
     NTXent()(out).backward()
     trainable = {name for name, p in model.named_parameters() if not p.stop_gradient}

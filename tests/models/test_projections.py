@@ -10,7 +10,7 @@ import pytest
 from paddle import nn
 
 from passl_simsiam.errors import UserError
-from passl_simsiam.models.heads import LinearClassifier, SimSiamPredictor
+from passl_simsiam.models.heads import LinearClassifier, NoPredictor, SimSiamPredictor
 from passl_simsiam.models.necks import SimSiamProjector
 from passl_simsiam.models.simclr import SimCLRProjector
 from passl_simsiam.registry import HEADS, NECKS
@@ -63,6 +63,39 @@ def test_predictor_is_a_bottleneck_without_batch_norm_on_its_output() -> None:
         "3.bias": [16],
     }
     assert head(paddle.randn([4, 16])).shape == [4, 16]
+
+
+def norms(layer: nn.Layer) -> list[str]:
+    return [name for name, part in layer.named_sublayers() if isinstance(part, nn.BatchNorm1D)]
+
+
+@pytest.mark.parametrize(
+    ("places", "neck", "head"), [("none", [], []), ("hidden", ["1", "4"], ["1"]), ("all", ["1", "4", "7"], ["1", "4"])]
+)
+def test_batch_norm_places(places, neck, head) -> None:  # type: ignore[no-untyped-def]
+    projector = SimSiamProjector(8, out_channels=16, batch_norm=places)
+    predictor = SimSiamPredictor(16, hidden_channels=4, batch_norm=places)
+    assert (norms(projector), norms(predictor)) == (neck, head)
+    for layer in (projector, predictor):  # whatever shifts the output is trained, once
+        last = "6" if layer is projector else "3"
+        assert (f"{last}.bias" in shapes(layer)) is (layer is predictor or places != "all")
+        assert ("0.bias" in shapes(layer)) is (places == "none")
+
+
+def test_a_fixed_predictor_passes_the_gradient_on_but_takes_none() -> None:
+    head = SimSiamPredictor(16, hidden_channels=4, trainable=False)
+    assert shapes(head) == {}
+    z = paddle.randn([4, 16])
+    z.stop_gradient = False
+    head(z).square().sum().backward()
+    assert np.abs(z.grad.numpy()).max() > 0
+
+
+def test_no_predictor_is_the_identity() -> None:
+    z = paddle.randn([4, 16])
+    head = NoPredictor(16)
+    np.testing.assert_array_equal(head(z).numpy(), z.numpy())
+    assert (head.out_channels, shapes(head)) == (16, {})
 
 
 @pytest.mark.parametrize("layer", [SimSiamProjector(256, 128), SimSiamPredictor(256, 128), SimCLRProjector(256)])

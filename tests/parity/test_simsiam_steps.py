@@ -189,7 +189,7 @@ def run(name: str, dtype: str, steps: int | None = None) -> Result:
         parts.model.eval()
         with paddle.no_grad():
             images = draw("eval", (2, *shape[1:])).astype(dtype)
-            result.z = parts.model.f(paddle.to_tensor(images)).numpy()[:, :8]
+            result.z = parts.model.neck(parts.model.backbone(paddle.to_tensor(images))).numpy()[:, :8]
     return result
 
 

@@ -151,7 +151,7 @@ def test_another_method_is_a_recipe(tmp_path: Path, root: Path) -> None:
     [
         (["DataLoader.Train.sampler.batch_size=5000"], "5000 is larger than the data set"),
         (["Loss={name: NTXent}", "Model.name=SimCLR"], "Model.head: SimCLR has no head"),
-        (["Loss={name: CrossEntropy}"], "Loss: CrossEntropy needs 'logits' of the model; SimSiam gives p, z"),
+        (["Loss={name: CrossEntropy}"], "Loss: CrossEntropy needs 'logits' of the model; SimSiam gives h, p, z"),
         (["DataLoader.Train.dataset.transform={name: Resize, size: 16}"], "pretraining compares two views"),
         (["Model.neck=null"], "Model.neck: SimSiam needs a neck"),
         (["Model.head.hidden_channels=0"], "Model.head.hidden_channels: 0"),
