@@ -23,6 +23,7 @@ class SimSiamPredictor(nn.Sequential):
         hidden_channels: width of the bottleneck, a quarter of z's in the paper.
         batch_norm: where it stands; for the ablation of table 3.
         trainable: False leaves the weights as they start; for the ablation of table 1b.
+        bias: whether the hidden linear layer has one before batch norm, as in some projects' weights.
     """
 
     def __init__(
@@ -31,8 +32,9 @@ class SimSiamPredictor(nn.Sequential):
         hidden_channels: Annotated[int, Ge(1)] = 512,
         batch_norm: BatchNormPlaces = "hidden",
         trainable: bool = True,
+        bias: bool = False,
     ) -> None:
-        super().__init__(*hidden(in_channels, hidden_channels, batch_norm), linear(hidden_channels, in_channels))
+        super().__init__(*hidden(in_channels, hidden_channels, batch_norm, bias), linear(hidden_channels, in_channels))
         if batch_norm == "all":
             self.append(nn.BatchNorm1D(in_channels))
         if not trainable:

@@ -30,12 +30,12 @@ def linear(in_features: int, out_features: int, bias: bool = True) -> nn.Linear:
     return nn.Linear(in_features, out_features, start, start if bias else False)
 
 
-def hidden(in_features: int, out_features: int, batch_norm: BatchNormPlaces) -> list[nn.Layer]:
+def hidden(in_features: int, out_features: int, batch_norm: BatchNormPlaces, bias: bool = False) -> list[nn.Layer]:
     """A hidden layer of an MLP: linear, batch norm, ReLU.
 
     Without batch norm the linear layer has the bias that would else be superfluous, and an Identity keeps the place, so
-    that the layers behind are numbered alike.
+    that the layers behind are numbered alike. `bias` gives it one before batch norm too.
     """
     if batch_norm == "none":
         return [linear(in_features, out_features), nn.Identity(), nn.ReLU()]
-    return [linear(in_features, out_features, bias=False), nn.BatchNorm1D(out_features), nn.ReLU()]
+    return [linear(in_features, out_features, bias), nn.BatchNorm1D(out_features), nn.ReLU()]

@@ -25,6 +25,8 @@ class SimSiamProjector(nn.Sequential):
         hidden_channels: width between the layers; None means `in_channels`, as published.
         layers: 3 for ImageNet, 2 for CIFAR-10 (paper, appendix D).
         batch_norm: where it stands; for the ablation of table 3. An output without it has a trainable bias.
+        bias: whether hidden linear layers have one before batch norm, as in some projects' weights.
+        affine: whether the last batch norm has weight and bias, as in some projects' weights.
     """
 
     def __init__(
@@ -34,14 +36,17 @@ class SimSiamProjector(nn.Sequential):
         hidden_channels: Annotated[int, Ge(1)] | None = None,
         layers: Annotated[int, Interval(ge=2, le=3)] = 3,
         batch_norm: BatchNormPlaces = "all",
+        bias: bool = False,
+        affine: bool = False,
     ) -> None:
         width = hidden_channels or in_channels
         modules: list[nn.Layer] = []
         for index in range(layers - 1):
-            modules += hidden(width if index else in_channels, width, batch_norm)
+            modules += hidden(width if index else in_channels, width, batch_norm, bias)
         modules.append(linear(width, out_channels))
         if batch_norm == "all":
             modules[-1].bias.stop_gradient = True
-            modules.append(nn.BatchNorm1D(out_channels, weight_attr=False, bias_attr=False))
+            attributes = None if affine else False
+            modules.append(nn.BatchNorm1D(out_channels, weight_attr=attributes, bias_attr=attributes))
         super().__init__(*modules)
         self.out_channels = out_channels

@@ -82,6 +82,13 @@ def test_batch_norm_places(places, neck, head) -> None:  # type: ignore[no-untyp
         assert ("0.bias" in shapes(layer)) is (places == "none")
 
 
+def test_options_for_other_projects_weights() -> None:
+    projector = SimSiamProjector(8, out_channels=16, bias=True, affine=True)
+    assert {"0.bias", "3.bias", "7.weight", "7.bias"} <= shapes(projector).keys()
+    assert "6.bias" not in shapes(projector)  # still frozen: the last batch norm takes it away
+    assert "0.bias" in shapes(SimSiamPredictor(16, hidden_channels=4, bias=True))
+
+
 def test_a_fixed_predictor_passes_the_gradient_on_but_takes_none() -> None:
     head = SimSiamPredictor(16, hidden_channels=4, trainable=False)
     assert shapes(head) == {}
