@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 import tracemalloc
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -10,6 +12,8 @@ from sklearn.datasets import load_digits
 from sklearn.metrics.pairwise import cosine_similarity
 from sklearn.neighbors import KNeighborsClassifier
 
+from passl_simsiam import distributed
+from passl_simsiam.distributed import World
 from passl_simsiam.evaluation import knn
 from passl_simsiam.evaluation.knn import knn_predict, nearest
 
@@ -112,6 +116,64 @@ def test_float16_memory_map_is_read_in_place(tmp_path):
     np.testing.assert_array_equal(
         knn_predict(mapped, labels, queries, ks=20).classes[20], knn_predict(bank, labels, queries, ks=20).classes[20]
     )
+
+
+@pytest.fixture
+def ranks(monkeypatch):
+    """Call a function once a rank, in threads that gather rows as ranks do; returns what each found."""
+
+    def run(size, work):
+        barrier, parts = threading.Barrier(size, timeout=20), [None] * size
+
+        def gather(array, world):
+            parts[world.rank] = array
+            barrier.wait()
+            rows = np.concatenate(parts)
+            barrier.wait()
+            return rows
+
+        monkeypatch.setattr(distributed, "gather_rows", gather)
+        with ThreadPoolExecutor(size) as pool:
+            return list(pool.map(lambda rank: work(World(rank, size)), range(size)))
+
+    return run
+
+
+@pytest.mark.parametrize("size", [2, 3, 5])
+@pytest.mark.parametrize("k", [1, 7, 40])
+def test_a_bank_in_shares_gives_the_neighbours_of_the_whole(ranks, size, k):
+    rng = np.random.default_rng(0)
+    bank = rng.integers(-2, 3, (300, 3)).astype(np.float32)  # many equals, in one share and across them
+    queries = rng.integers(-2, 3, (50, 3)).astype(np.float32)
+    similarity, index = nearest(bank, queries, k)
+
+    def work(world):
+        holder = np.where(np.arange(300) % size == 1, np.where(np.arange(300) < 8, 1, 0), np.arange(300) % size)
+        rows = np.flatnonzero(holder == world.rank)  # the share of rank 1 is smaller than k
+        return nearest(bank[rows], queries, k, chunk=16, rows=rows, world=world)
+
+    for found_similarity, found_index in ranks(size, work):
+        np.testing.assert_array_equal(found_index, index)
+        np.testing.assert_allclose(found_similarity, similarity, atol=1e-6)
+
+
+def test_votes_of_a_bank_in_shares_are_those_of_the_whole(ranks):
+    bank, labels, queries, _ = digits()
+    whole = knn_predict(bank, labels, queries, ks=(1, 20, 5000), num_classes=10)
+
+    def work(world):
+        rows = np.arange(world.rank, len(bank), world.size)
+        return knn_predict(bank[rows], labels[rows], queries, ks=(1, 20, 5000), rows=rows, world=world)
+
+    for found in ranks(2, work):
+        assert found.notes == whole.notes == ["k=5000 is more than the bank holds; k=1200 used"]
+        for k, classes in whole.classes.items():
+            np.testing.assert_array_equal(found.classes[k], classes)
+
+
+def test_rows_of_a_share_must_rise():
+    with pytest.raises(ValueError, match="rising"):
+        nearest(np.eye(3, dtype=np.float32), np.eye(3, dtype=np.float32), 1, rows=np.array([2, 1, 0]))
 
 
 def test_memory_is_bounded_by_blocks():
