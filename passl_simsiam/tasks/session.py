@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -160,18 +160,39 @@ class Data:
 
     def features(self, layer: paddle.nn.Layer, world: World) -> Features:
         """`layer`, in evaluation mode, of every image; see `extract`."""
+        return gather(self.share(layer), world)
+
+    def share(self, layer: paddle.nn.Layer) -> Features:
+        """`layer`, in evaluation mode, of this rank's images that can be read, in rising order."""
+        return extract(self._encoder(layer), self.loader.epoch(0))
+
+    def extract(self, encode: Callable[[np.ndarray], np.ndarray], world: World) -> Features:
+        """`encode` (uint8 [b, H, W, C] -> [b, d]) of every image that can be read, those of all ranks together."""
+        return gather(extract(encode, self.loader.epoch(0)), world)
+
+    def encoded(self, layer: paddle.nn.Layer) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """(features float32 [b, d], their images int64 [b]) of this rank's images, batch by batch."""
+        encode = self._encoder(layer)
+        for batch in self.loader.epoch(0):
+            yield encode(batch["views"][0]), batch["index"].copy()
+
+    def _encoder(self, layer: paddle.nn.Layer) -> Callable[[np.ndarray], np.ndarray]:
         layer.eval()
 
         def encode(images: np.ndarray) -> np.ndarray:
             with paddle.no_grad():
                 return layer(self.normalize(paddle.to_tensor(images))).numpy()
 
-        return self.extract(encode, world)
+        return encode
 
-    def extract(self, encode: Callable[[np.ndarray], np.ndarray], world: World) -> Features:
-        """`encode` (uint8 [b, H, W, C] -> [b, d]) of every image that can be read, those of all ranks together."""
-        part = extract(encode, self.loader.epoch(0))
-        return Features(*(distributed.gather_rows(array, world) for array in part))
+
+def gather(part: Features, world: World) -> Features:
+    """The features of all ranks together, in the order of the data set."""
+    if world.size == 1:
+        return part
+    whole = Features(*(distributed.gather_rows(array, world) for array in part))
+    order = np.argsort(whole.indices)
+    return Features(*(array[order] for array in whole))
 
 
 def open_data(session: Session, split: Split, where: str, dataset: Dataset | None = None) -> Data:
