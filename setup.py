@@ -45,6 +45,8 @@ setup(
         "console_scripts": [
             "passl-train=passl_simsiam.commands.train:main",
             "passl-eval=passl_simsiam.commands.evaluate:main",
+            "passl-extract=passl_simsiam.commands.extract:main",
+            "passl-predict=passl_simsiam.commands.predict:main",
             "passl-doctor=passl_simsiam.commands.doctor:main",
             "passl-pack=passl_simsiam.commands.pack:main",
         ]

@@ -10,16 +10,16 @@ from pathlib import Path
 import pytest
 
 LAYERS = [
-    {"errors", "registry", "runtime", "distributed", "log"},
+    {"errors", "registry", "runtime", "watchdog", "distributed", "log"},
     {"config"},
     {"models", "data", "optim", "checkpoint", "evaluation"},
     {"engine", "build"},
     {"tasks"},
-    {"commands"},
+    {"api", "commands"},
 ]
 LEVEL = {part: level for level, parts in enumerate(LAYERS) for part in parts}
 #: Beside the layers below them, foundations may use each other in this order.
-FOUNDATIONS = ["errors", "registry", "runtime", "distributed", "log"]
+FOUNDATIONS = ["errors", "registry", "runtime", "watchdog", "distributed", "log"]
 COMMANDS = sorted(path.stem for path in Path(__file__).parents[1].glob("passl_simsiam/commands/*.py"))
 MODULES = sorted(Path(__file__).parents[1].joinpath("passl_simsiam").rglob("*.py"))
 
