@@ -36,7 +36,8 @@ def _work(arguments: argparse.Namespace) -> None:
     runtime.prepare_environment()
     runtime.choose_device("auto")
     from passl_simsiam.log import RunLog, messages_into
-    from passl_simsiam.tasks.extract import FEATURES, Settings, extract_to
+    from passl_simsiam.tasks.extract import Settings, extract_to
+    from passl_simsiam.tasks.feature_files import FEATURES
     from passl_simsiam.tasks.images import open_images
     from passl_simsiam.tasks.pretrained import load_pretrained, standard_transform
 

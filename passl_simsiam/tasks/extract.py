@@ -12,14 +12,11 @@ from __future__ import annotations
 
 import contextlib
 import csv
-import fcntl
 import hashlib
 import io
-import json
-import os
 import time
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -33,11 +30,23 @@ from passl_simsiam.data.datasets.files import ImageFiles
 from passl_simsiam.data.loader import Batch, Loader
 from passl_simsiam.errors import UserError
 from passl_simsiam.log import RunLog
+from passl_simsiam.tasks.feature_files import (
+    BROKEN,
+    FEATURES,
+    INDEX,
+    RECORD,
+    Progress,
+    alone,
+    begun_before,
+    commit,
+    finish,
+    part_file,
+    read_progress,
+    write_json,
+)
 from passl_simsiam.tasks.images import encoder
 from passl_simsiam.tasks.pretrained import Pretrained
 
-FEATURES, INDEX, BROKEN, RECORD, PROGRESS = "features.npy", "index.csv", "broken.csv", "extract.json", "progress.json"
-HEADER = 128  # bytes before the first row: room for any shape, so that it can be written last
 COMMIT_SECONDS = 2.0  # the work that a kill can cost
 
 
@@ -56,17 +65,6 @@ class Settings:
     batch_size: int = 64
     num_workers: int = 0
     sha256: bool = False
-
-
-@dataclass
-class Progress:
-    """What is on disk for good: batches, rows, images that could not be read, channels, bytes of each file."""
-
-    batches: int = 0
-    rows: int = 0
-    broken: int = 0
-    channels: int = 0
-    sizes: dict[str, int] = field(default_factory=lambda: {FEATURES: HEADER, INDEX: 0, BROKEN: 0})
 
 
 def extract_to(
@@ -92,8 +90,8 @@ def extract_to(
     record = _record(network, data, view, settings)
     try:
         out.mkdir(parents=True, exist_ok=True)
-        with _alone(out):
-            begun = _begun(out, record)
+        with alone(out):
+            begun = begun_before(out, record)
             if begun is None:
                 write_json(out / RECORD, record)
                 progress = Progress()
@@ -101,7 +99,7 @@ def extract_to(
                 log.info(f"{out} is complete: {begun['rows']} rows")
                 return Progress(rows=begun["rows"], broken=begun["broken"], channels=begun["channels"])
             else:
-                progress = _progress(out)
+                progress = read_progress(out)
             encode = encoder(layer, network.images.mean, network.images.std)
             loader = Loader(
                 data,
@@ -118,9 +116,9 @@ def extract_to(
                     log.info(f"going on from row {progress.rows}")
                 with loader:
                     _work(out, loader, data, encode, settings, progress, log, commit_seconds)
-            _finish(out, record, progress, settings.dtype)
+            finish(out, record, progress, settings.dtype)
     except OSError as error:
-        raise UserError(f"{error.filename or out} could not be written: {error.strerror or error}") from error
+        raise UserError(f"{error.filename or out}: {error.strerror or error}") from error
     return progress
 
 
@@ -136,7 +134,7 @@ def _work(
 ) -> None:
     """The batches that are not there yet."""
     with contextlib.ExitStack() as files:
-        parts = {name: files.enter_context(_part(out, name, size)) for name, size in progress.sizes.items()}
+        parts = {name: files.enter_context(part_file(out, name, size)) for name, size in progress.sizes.items()}
         if not progress.sizes[INDEX]:
             label = ["label"] if data.labels is not None else []
             parts[INDEX].write(_csv([["row", "path", *label, *(["sha256"] if settings.sha256 else [])]]))
@@ -156,7 +154,7 @@ def _work(
             progress.rows += len(batch["index"])
             progress.broken += len(broken)
             if time.monotonic() - committed >= commit_seconds or progress.batches == len(loader):
-                _commit(out, parts, progress)
+                commit(out, parts, progress)
                 committed = time.monotonic()
             bar.update(images=images, waited=loader.waited)
 
@@ -194,60 +192,6 @@ def _csv(rows: Any) -> bytes:
     return text.getvalue().encode(errors="surrogateescape")  # a path is bytes, of whatever encoding
 
 
-@contextlib.contextmanager
-def _part(out: Path, name: str, size: int) -> Iterator[Any]:
-    """The unfinished file, cut back to the `size` bytes that are known to be good."""
-    path = out / f"{name}.part"
-    with path.open("r+b" if path.exists() else "x+b") as file:
-        fresh = size == (HEADER if name == FEATURES else 0)
-        if file.seek(0, os.SEEK_END) < size and not fresh:
-            raise UserError(f"{path} is shorter than {PROGRESS} says: remove {out} and begin anew")
-        file.truncate(size)
-        file.seek(size)
-        yield file
-
-
-def _commit(out: Path, parts: Mapping[str, Any], progress: Progress) -> None:
-    """Bytes first, then the word that they are there."""
-    for name, file in parts.items():
-        file.flush()
-        os.fsync(file.fileno())
-        progress.sizes[name] = file.tell()
-    write_json(out / PROGRESS, vars(progress))
-
-
-def _finish(out: Path, record: Mapping[str, Any], progress: Progress, dtype: str) -> None:
-    """Give the files their names; done again from the start if a kill comes between."""
-    if not progress.rows:
-        broken = (out / f"{BROKEN}.part").read_text(errors="replace").splitlines()
-        raise UserError(f"none of {progress.broken} images can be read, for instance {broken[1]}")
-    for name, size in progress.sizes.items():
-        part = out / f"{name}.part"
-        if not part.exists():
-            continue
-        with _part(out, name, size) as file:
-            if name == FEATURES:
-                file.seek(0)
-                file.write(npy_header((progress.rows, progress.channels), np.dtype(dtype)))
-            file.flush()
-            os.fsync(file.fileno())
-        if name == BROKEN and not progress.broken:
-            part.unlink()
-        else:
-            part.replace(out / name)
-    durable.sync_folder(out)
-    outcome = {"rows": progress.rows, "channels": progress.channels, "broken": progress.broken}
-    write_json(out / RECORD, {**record, **outcome})
-    (out / PROGRESS).unlink(missing_ok=True)
-
-
-def npy_header(shape: tuple[int, ...], dtype: np.dtype[Any]) -> bytes:
-    """The header of a .npy file (format 1.0), padded to HEADER bytes."""
-    fields = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
-    text = repr(fields).encode().ljust(HEADER - 11) + b"\n"
-    return np.lib.format.magic(1, 0) + len(text).to_bytes(2, "little") + text
-
-
 def _record(network: Pretrained, data: Dataset, view: Transform, settings: Settings) -> dict[str, Any]:
     """All that the features depend on, as JSON holds it."""
     digest = hashlib.sha256()
@@ -273,57 +217,3 @@ def _record(network: Pretrained, data: Dataset, view: Transform, settings: Setti
         "sha256": settings.sha256,
         "versions": {"passl_simsiam": __version__, "paddlepaddle": paddle.__version__},
     }
-
-
-def _begun(out: Path, record: Mapping[str, Any]) -> dict[str, Any] | None:
-    """What an earlier extraction into `out` said, if there was one. Raises UserError unless it was the same one."""
-    path = out / RECORD
-    if not path.exists():
-        if taken := [name for name in (FEATURES, INDEX) if (out / name).exists()]:
-            raise UserError(f"{out} holds {taken[0]} of something else; give another folder")
-        return None
-    begun = _read_json(path)
-    if changed := [key for key, value in record.items() if begun.get(key) != value]:
-        key = changed[0]
-        raise UserError(
-            f"{out} holds features of another {key} ({begun.get(key)}, now {record[key]}); give another folder"
-        )
-    return begun
-
-
-def _progress(out: Path) -> Progress:
-    path = out / PROGRESS
-    if not path.exists():
-        return Progress()
-    try:
-        return Progress(**_read_json(path))
-    except TypeError as error:
-        raise UserError(f"{path} is damaged: remove {out} and begin anew") from error
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} is damaged: remove {path.parent} and begin anew") from error
-    return value if isinstance(value, dict) else {}
-
-
-def write_json(path: Path, value: Mapping[str, Any]) -> None:
-    """Replace a file in one step."""
-    with durable.replacing(path) as aside:
-        aside.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
-
-
-@contextlib.contextmanager
-def _alone(out: Path) -> Iterator[None]:
-    """Two processes that append to the same files would spoil them. The system drops the lock of a killed one."""
-    handle = os.open(out, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise UserError(f"another process is writing features to {out}") from error
-        yield
-    finally:
-        os.close(handle)

@@ -127,7 +127,7 @@ def test_an_extraction_that_failed_goes_on_to_the_same_bytes(run, photos, whole,
             with pytest.raises(RuntimeError, match="power cut"):
                 extraction(run, photos, out)
         else:
-            patched.setattr(extract, "_finish", lambda *arguments: None)  # killed before the files got their names
+            patched.setattr(extract, "finish", lambda *arguments: None)  # killed before the files got their names
             extraction(run, photos, out)
     assert not (out / "features.npy").exists()
     for part in out.glob("*.part"):  # what was written after the last commit
@@ -229,7 +229,7 @@ def test_a_folder_of_other_features_is_left_alone(run, photos, whole, tmp_path):
 
 
 def test_lost_files_are_noticed(run, photos, tmp_path, monkeypatch):
-    monkeypatch.setattr(extract, "_finish", lambda *arguments: None)
+    monkeypatch.setattr(extract, "finish", lambda *arguments: None)
     extraction(run, photos, tmp_path)
     progress = json.loads((tmp_path / "progress.json").read_text())
     progress["batches"] = 4
