@@ -12,15 +12,15 @@ import numpy as np
 class PathList:
     """Paths relative to a root, by index: one blob of names, where each ends, and the folders.
 
-    A list of 1.3 million Python strings takes some 130 MB and, being reference counted, is copied page by page into
-    every forked worker. This takes the bytes of the names and 8 more a file, in two objects.
+    A list of 1.3 million Python strings takes some 130 MB, again in every worker. This takes the bytes of the names and
+    8 more a file, in two arrays, which worker processes share instead of copying them (`shared.SharedPickle`).
 
     Args:
         groups: (folder relative to the root, names in it); an empty folder name is the root itself.
     """
 
     def __init__(self, groups: Iterable[tuple[bytes, Sequence[bytes]]]) -> None:
-        blobs: list[bytes] = []
+        blob = bytearray()
         lengths: list[np.ndarray] = []
         self._folders: list[bytes] = []
         self._starts: list[int] = []
@@ -29,10 +29,11 @@ class PathList:
             self._folders.append(folder)
             self._starts.append(count)
             count += len(names)
-            blobs.append(b"".join(names))
+            blob += b"".join(names)
             lengths.append(np.fromiter(map(len, names), np.int64, len(names)))
-        self._blob = b"".join(blobs)
-        self._ends = np.cumsum(np.concatenate(lengths)) if lengths else np.zeros(0, np.int64)
+        self._blob = np.frombuffer(blob, np.uint8)
+        self._ends = np.concatenate(lengths) if lengths else np.zeros(0, np.int64)
+        np.cumsum(self._ends, out=self._ends)
 
     def __len__(self) -> int:
         return len(self._ends)
@@ -42,7 +43,7 @@ class PathList:
         if not 0 <= index < len(self):
             raise IndexError(f"no path {index} among {len(self)}")
         start = int(self._ends[index - 1]) if index else 0
-        name = self._blob[start : int(self._ends[index])]
+        name = self._blob[start : int(self._ends[index])].tobytes()
         folder = self._folders[bisect_right(self._starts, index) - 1]
         return os.fsdecode(folder + b"/" + name if folder else name)
 
@@ -54,5 +55,5 @@ class PathList:
     def fingerprint(self) -> Iterable[bytes]:
         """Bytes that tell this list from any other, for a hash."""
         yield b"\0".join(self._folders)
-        yield self._blob
+        yield self._blob.tobytes()
         yield self._ends.tobytes()
