@@ -174,7 +174,8 @@ class _Work:
 
     def _image(self, index: int) -> tuple[bytes, str]:
         """The file of an image, as it is or made smaller, and its suffix. Raises BadImage."""
-        data, image = encoded(self.dataset, index), self.dataset.read(index)
+        data = self.dataset.encoded(index)
+        image = self.dataset.decoded(data, index)
         extension = self.dataset.name(index).rpartition(".")[2].lower()
         if self.short_side is None or min(image.shape[:2]) <= self.short_side or extension == "npy":
             return data, extension
@@ -182,17 +183,6 @@ class _Work:
         if small.shape[2] == 3:
             small = cv2.cvtColor(small, cv2.COLOR_RGB2BGR)
         return cv2.imencode(".jpg", small, [cv2.IMWRITE_JPEG_QUALITY, self.quality])[1].tobytes(), "jpg"
-
-
-def encoded(dataset: ImageFiles, index: int) -> bytes:
-    """The image file of sample `index`. Raises BadImage when it cannot be read."""
-    if isinstance(dataset, Shards):
-        return dataset.encoded(index)
-    path = dataset.name(index)
-    try:
-        return Path(path).read_bytes()
-    except OSError as error:
-        raise BadImage(path, error.strerror or str(error)) from error
 
 
 def _digest(dataset: ImageFiles) -> str:

@@ -23,7 +23,6 @@ from passl_simsiam.data.base import Dataset, Transform
 from passl_simsiam.data.datasets.files import ImageFiles
 from passl_simsiam.data.decode import BadImage
 from passl_simsiam.data.keys import generator
-from passl_simsiam.data.pack import encoded
 from passl_simsiam.data.samples import reader
 from passl_simsiam.data.shared import available_memory
 
@@ -129,8 +128,10 @@ def _look(dataset: Dataset, index: int) -> _Found:
     data = b""
     try:
         if isinstance(dataset, ImageFiles):
-            data = encoded(dataset, index)
-        image = dataset.read(index)
+            data = dataset.encoded(index)
+            image = dataset.decoded(data, index)
+        else:
+            image = dataset.read(index)
     except BadImage as error:
         return _Found(size=len(data), bad=BadSample(index, error.path, error.reason))
     except Exception as error:  # a broken file may make a decoder raise anything

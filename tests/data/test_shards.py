@@ -101,16 +101,16 @@ def test_packing_twice_gives_the_same_bytes(folder, tmp_path):
 
 def test_an_interrupted_packing_goes_on_where_it_was(folder, tmp_path, monkeypatch, caplog):
     whole = pack(folder, tmp_path / "whole", shard_size=5, console=QUIET)
-    read, reads = ImageFolder.read, []
+    decoded, reads = ImageFolder.decoded, []
 
-    def interrupted(self, index, reduction=None):
+    def interrupted(self, data, index, reduction=None):
         reads.append(index)
         if len(reads) == 18:
             raise KeyboardInterrupt
-        return read(self, index, reduction)
+        return decoded(self, data, index, reduction)
 
     target = tmp_path / "shards"
-    monkeypatch.setattr(ImageFolder, "read", interrupted)
+    monkeypatch.setattr(ImageFolder, "decoded", interrupted)
     with pytest.raises(KeyboardInterrupt):
         pack(folder, target, shard_size=5, threads=1, console=QUIET)
     finished = {path.name: path.stat().st_mtime_ns for path in target.glob("*.tar")}

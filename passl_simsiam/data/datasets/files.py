@@ -72,20 +72,28 @@ class ImageFiles(Dataset):
         path = self.paths[index]
         return path if path.startswith(os.sep) else f"{self.root}{os.sep}{path}"
 
+    def encoded(self, index: int) -> bytes:
+        """The file of image `index` as it is. Raises BadImage when it is missing or unreadable."""
+        path = self.name(index)
+        try:
+            with open(path, "rb", buffering=0) as file:  # noqa: PTH123 (a Path would take as long as the reading)
+                return file.read()
+        except OSError as error:
+            raise BadImage(path, error.strerror or str(error)) from error
+
     def read(self, index: int, reduction: Reduction | None = None) -> np.ndarray:
         """Image `index`, uint8 [h, w, in_channels]; a JPEG smaller by the factor that `reduction` allows.
 
         Raises BadImage for a file that is missing, unreadable or not a whole image.
         """
-        path = self.name(index)
-        try:
-            with open(path, "rb", buffering=0) as file:  # noqa: PTH123 (a Path would take as long as the reading)
-                data = file.read()
-        except OSError as error:
-            raise BadImage(path, error.strerror or str(error)) from error
-        if path.lower().endswith(".npy"):
-            return decode.read_array(data, path, self.in_channels)
-        return decode.decode(data, path, self.in_channels, reduction, self.max_pixels)
+        return self.decoded(self.encoded(index), index, reduction)
+
+    def decoded(self, data: bytes, index: int, reduction: Reduction | None = None) -> np.ndarray:
+        """What `read` makes of `data`, the file of image `index`."""
+        name = self.name(index)
+        if name.lower().endswith(".npy"):
+            return decode.read_array(data, name, self.in_channels)
+        return decode.decode(data, name, self.in_channels, reduction, self.max_pixels)
 
     @property
     def mean(self) -> tuple[float, ...]:

@@ -23,11 +23,10 @@ from zipfile import BadZipFile
 import numpy as np
 from numpy.typing import NDArray
 
-from passl_simsiam.data import decode
 from passl_simsiam.data.base import SPLIT_NAMES, canonical_split
 from passl_simsiam.data.datasets.files import EXTENSIONS, ImageFiles, Statistic
 from passl_simsiam.data.datasets.paths import PathList
-from passl_simsiam.data.decode import MAX_PIXELS, BadImage, Reduction
+from passl_simsiam.data.decode import MAX_PIXELS, BadImage
 from passl_simsiam.errors import UserError
 from passl_simsiam.registry import DATASETS
 
@@ -74,7 +73,6 @@ class Shards(ImageFiles):
         self._offsets, self._sizes = index.offsets, index.sizes
 
     def encoded(self, index: int) -> bytes:
-        """The image file of sample `index`. Raises BadImage when it cannot be read."""
         shard = Path(self.root, self._shards[bisect_right(self._first, index) - 1])
         size = int(self._sizes[index])
         try:
@@ -86,12 +84,6 @@ class Shards(ImageFiles):
         if len(data) < size:
             raise BadImage(self.name(index), "the shard ends before the image does")
         return data
-
-    def read(self, index: int, reduction: Reduction | None = None) -> np.ndarray:
-        data, name = self.encoded(index), self.name(index)
-        if name.lower().endswith(".npy"):
-            return decode.read_array(data, name, self.in_channels)
-        return decode.decode(data, name, self.in_channels, reduction, self.max_pixels)
 
 
 def _find(root: Path, split: str | None) -> Path:
