@@ -88,6 +88,7 @@ class Sampler(Section):
 class Workers(Section):
     num_workers: NonNegativeInt = Field(0, description="processes a rank; 0 loads in the training process")
     timeout: PositiveFloat = Field(120.0, description="seconds until a silent worker counts as hung")
+    max_restarts: NonNegativeInt = Field(20, description="lost workers replaced within an hour; one more ends the run")
     max_bad_fraction: Annotated[float, Field(ge=0, le=1)] = Field(0.01, description="share of unreadable images borne")
 
 
