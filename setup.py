@@ -10,7 +10,8 @@ VERSION = next(
     for line in (HERE / "passl_simsiam/__init__.py").read_text().splitlines()
     if line.startswith("__version__")
 )
-TEST = ["pytest>=8", "pytest-timeout>=2", "hypothesis>=6", "Pillow>=10"]
+ONNX = ["paddle2onnx>=2.1", "onnxruntime>=1.20"]
+TEST = ["pytest>=8", "pytest-timeout>=2", "hypothesis>=6", "Pillow>=10", *ONNX]
 
 setup(
     name="passl_simsiam",
@@ -38,6 +39,8 @@ setup(
         "gpu": ["paddlepaddle-gpu"],
         # A faster JPEG decoder with the same pixels; used when it is there.
         "fast": ["simplejpeg>=1.9"],
+        # Export to ONNX, and its check.
+        "onnx": ONNX,
         "test": TEST,
         "dev": [*TEST, "ruff>=0.6", "mypy>=1.10", "types-PyYAML"],
     },
@@ -47,6 +50,7 @@ setup(
             "passl-eval=passl_simsiam.commands.evaluate:main",
             "passl-extract=passl_simsiam.commands.extract:main",
             "passl-predict=passl_simsiam.commands.predict:main",
+            "passl-export=passl_simsiam.commands.export:main",
             "passl-doctor=passl_simsiam.commands.doctor:main",
             "passl-pack=passl_simsiam.commands.pack:main",
         ]
