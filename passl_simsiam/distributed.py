@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+
+from passl_simsiam import watchdog
+from passl_simsiam.errors import UserError
+
+#: Seconds without progress after which a rank counts as hung, unless the recipe says otherwise.
+HANG_TIMEOUT = 600.0
 
 
 @dataclass(frozen=True)
@@ -27,12 +34,66 @@ def from_environment() -> World:
     return World(int(os.environ.get("PADDLE_TRAINER_ID", "0")), int(os.environ.get("PADDLE_TRAINERS_NUM", "1")))
 
 
-def start(world: World) -> None:
-    """Join the other ranks (gloo on CPU, NCCL on GPU); nothing to do alone."""
-    if world.size > 1:
-        import paddle.distributed as dist
+def start(world: World, hang_timeout: float = HANG_TIMEOUT) -> None:
+    """Join the other ranks (gloo on CPU, NCCL on GPU), and watch from now on that none of them dies or hangs.
 
-        dist.init_parallel_env()
+    Args:
+        hang_timeout: seconds without a `watchdog.beat`, after the first one, after which a rank counts as hung.
+    """
+    if world.size == 1:
+        watchdog.start(0, None, hang_timeout)
+        return
+    import paddle
+    import paddle.distributed as dist
+
+    dist.init_parallel_env()
+    # Nothing else uses this store: it is not safe to use from two threads, and a signal breaks a wait on it.
+    store = paddle.base.core.create_or_get_global_tcp_store()
+    if world.is_main:
+        host = os.environ["PADDLE_MASTER"].rpartition(":")[0]  # of this machine, as the others reach it
+        store.set("watchdog", f"{host}:{watchdog.open_hub(host, world.size, hang_timeout)}")
+    host, _, port = store.get("watchdog").decode().rpartition(":")
+    watchdog.start(world.rank, (host, int(port)), hang_timeout)
+
+
+def stop(error: BaseException | None = None) -> None:
+    """Leave the job: well, or with the error that is about to end this process, which then ends the other ranks too.
+
+    Where another rank is the cause (a collective failed because that rank died), this does not return: the watchdog
+    says so and ends the process.
+    """
+    watchdog.stop(error, code=2 if isinstance(error, UserError) else 1)
+
+
+def barrier(world: World, what: str) -> None:
+    """Return when all ranks have come here, however long one of them takes (up to an hour).
+
+    Collectives must not wait for long: gloo's give up after 30 s. So where one rank may be slower than the others by
+    that much, they meet here before the next collective.
+
+    Args:
+        what: for the log, should they not meet.
+    """
+    if world.size > 1:
+        dog = watchdog.current()
+        assert dog is not None, "distributed.start comes first"
+        with watchdog.phase(f"waiting for all ranks: {what}"):
+            dog.meet(what)
+
+
+@contextlib.contextmanager
+def main_only(world: World, what: str) -> Iterator[bool]:
+    """Work that the main rank does alone, for up to an hour, while the others wait at the end of the block.
+
+        with main_only(world, "saving a checkpoint") as is_main:
+            if is_main:
+                ...
+
+    An error of the main rank inside ends the others too.
+    """
+    with watchdog.phase(what):
+        yield world.is_main
+        barrier(world, what)
 
 
 def total(values: Sequence[float], world: World) -> list[float]:
