@@ -39,6 +39,8 @@ setup(
         "gpu": ["paddlepaddle-gpu"],
         # A faster JPEG decoder with the same pixels; used when it is there.
         "fast": ["simplejpeg>=1.9"],
+        # Proofs of conversion in which torch itself runs the other side; conversion works without it.
+        "torch": ["torch>=2"],
         # Export to ONNX, and its check.
         "onnx": ONNX,
         "test": TEST,
@@ -51,6 +53,7 @@ setup(
             "passl-extract=passl_simsiam.commands.extract:main",
             "passl-predict=passl_simsiam.commands.predict:main",
             "passl-export=passl_simsiam.commands.export:main",
+            "passl-convert=passl_simsiam.commands.convert:main",
             "passl-doctor=passl_simsiam.commands.doctor:main",
             "passl-pack=passl_simsiam.commands.pack:main",
         ]

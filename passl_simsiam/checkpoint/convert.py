@@ -23,7 +23,8 @@ from passl_simsiam.checkpoint import io, safe
 from passl_simsiam.checkpoint.durable import digest
 from passl_simsiam.checkpoint.layouts import COUNTER, LAYOUTS, Layout, layout_of
 from passl_simsiam.checkpoint.match import Match, architecture, match
-from passl_simsiam.checkpoint.momentum import official_momentum
+from passl_simsiam.checkpoint.momentum import no_momentum, official_momentum
+from passl_simsiam.checkpoint.proof import Nodes, Proof, Side
 from passl_simsiam.checkpoint.random_state import random_state
 from passl_simsiam.checkpoint.render import Fate, Renderer
 from passl_simsiam.checkpoint.report import Report
@@ -70,8 +71,8 @@ def convert(
     source_format: str | None = None,
     target_format: str | None = None,
     with_optimizer: bool = False,
-    prove: Callable[[Mapping[str, np.ndarray], Mapping[str, np.ndarray], Mapping[str, Any]], Mapping[str, float]]
-    | None = None,
+    prove: Callable[[Side, Side, Nodes], Proof | None] | None = None,
+    report: Path | None = None,
 ) -> Report:
     """Convert a weight file.
 
@@ -82,13 +83,14 @@ def convert(
         source_format, target_format: a layout of layouts.LAYOUTS, with "/" and a way of naming blocks if not its first
             ("patrickhua/shortcut"). The source's is found if not given; the target's follows from the suffix and from
             whether there is a projector: ours, passl or paddle.vision, official or torchvision.
-        with_optimizer: carry the momentum of an official checkpoint over, into a folder.
-        prove: called with the weights before and after (in our names; `after` as read back from the file) and the
-            architecture; returns the largest relative difference of each output (see proof.py). None: the tensors are
-            compared, no network runs.
+        with_optimizer: carry the momentum of an official checkpoint over, into a folder, and its epoch: training goes
+            on where it was. Without, a folder's momentum is zero and its epoch the first.
+        prove: runs the networks before and after, the latter as read back from the file: proof.prove. None: tensors
+            are compared bit for bit, no network runs.
+        report: where to save the report, a .json or .md file; None: beside `dst` as NAME.report.json.
 
     Returns:
-        The report, also saved beside `dst` as NAME.report.json.
+        The report.
 
     Raises:
         UserError: an unreadable file, a tensor without a rule, a layout that cannot hold the network, a difference
@@ -99,35 +101,57 @@ def convert(
     weights = found.ours(source.tensors)
     nodes = architecture(weights, found.depth)
     layout = _target(path, target_format, nodes)
-    if path.exists() and path.resolve() == source.path.resolve():
-        raise UserError(f"{path} is the file to convert itself; give the result another name")
+    _check_place(path, source, with_optimizer)
     counts = source.counts | {ours: int(source.tensors[name].item()) for ours, name in found.counters.items()}
     rendered = Renderer(weights, layout, found.depth, counts)
-    velocity = official_momentum(source.beside, source.tensors, found) if with_optimizer else {}
+    velocity: dict[str, np.ndarray] = {}
+    if not path.suffix:
+        velocity = official_momentum(source.beside, source.tensors, found) if with_optimizer else no_momentum(weights)
+    fates, norms = _join(found, rendered.fates, source), _norms(weights)
+
+    aside = path.with_name(f".converting-{path.name}")
+    try:
+        _write(aside, rendered, layout, source, counts, nodes, velocity, goes_on=with_optimizer)
+        written = _model_file(aside)
+        after = _read_back(written, rendered, layout)
+        proof = prove(Side(found.renamed(source.tensors), found.framework), after, nodes) if prove else None
+        result = Report(
+            source=source.path,
+            target=path / written.relative_to(aside),
+            source_format=f"{found.layout.name}/{found.blocks}",
+            target_format=f"{layout.name}/{layout.blocks[0]}",
+            prefix=found.prefix,
+            architecture=nodes,
+            fates=fates,
+            norms=norms,
+            velocities=len(velocity) if with_optimizer else 0,
+            proof=proof,
+            sha256={"source": digest(source.path), "target": digest(written)},
+        )
+        result.save(report or path.with_name(path.name + ".report.json"))
+        aside.replace(path)
+    except UserError as error:
+        raise UserError(str(error).replace(aside.name, path.name)) from error
+    except OSError as error:
+        raise UserError(f"{path} could not be written: {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(aside) if aside.is_dir() else aside.unlink(missing_ok=True)
+    return result
+
+
+def _check_place(path: Path, source: Source, with_optimizer: bool) -> None:
+    """Raise UserError where the target would destroy something or cannot hold what is asked for."""
+    if path.exists() and path.resolve() == source.path.resolve():
+        raise UserError(f"{path} is the file to convert itself; give the result another name")
+    if path.is_dir() and (path.suffix or any(path.iterdir())):
+        raise UserError(f"{path} is a folder with something in it; give the result another name")
     if with_optimizer and path.suffix:
         raise UserError(f"--with-optimizer writes a checkpoint to go on from, which is a folder: {path} is a file")
 
-    written = _write(path, rendered, layout, source, counts, nodes, velocity)
-    try:
-        after = _read_back(written, rendered, layout)
-        differences = dict(prove(weights, after, nodes)) if prove else {}
-    except BaseException:
-        written.unlink() if path.suffix else shutil.rmtree(written.parent)
-        raise
-    report = Report(
-        source=source.path,
-        target=written,
-        source_format=f"{found.layout.name}/{found.blocks}",
-        target_format=f"{layout.name}/{layout.blocks[0]}",
-        prefix=found.prefix,
-        architecture=nodes,
-        fates=_join(found, rendered.fates, source),
-        norms=_norms(weights),
-        differences=differences,
-        sha256={"source": digest(source.path), "target": digest(written)},
-    )
-    report.save(path.with_name(path.name + ".report.json"))
-    return report
+
+def _model_file(path: Path) -> Path:
+    """The file with the weights that was written at `path`, a file or a run's folder."""
+    return path if path.suffix else io.find(path) / io.MODEL
 
 
 def _target(path: Path, name: str | None, nodes: Mapping[str, Any]) -> Layout:
@@ -156,42 +180,38 @@ def _write(
     counts: Mapping[str, int],
     nodes: Mapping[str, Any],
     velocity: Mapping[str, np.ndarray],
-) -> Path:
-    """Write the target; the file with the weights."""
+    *,
+    goes_on: bool,
+) -> None:
+    """Write the target: a file by its suffix, or without one a run's folder."""
+    epoch = int(source.beside.get("epoch") or 0)
     if not path.suffix:
-        epoch = int(source.beside.get("epoch") or 0)
+        epoch = epoch if goes_on else 0
         # SimSiam's batch norms see two views a step. What the file does not say starts anew.
-        state = {"step": max(counts.values(), default=0) // 2, "epoch": epoch, "images": 0, "metrics": {}, "best": None,
+        step = max(counts.values(), default=0) // 2 if goes_on else 0
+        state = {"step": step, "epoch": epoch, "images": 0, "metrics": {}, "best": None,
                  "random": random_state(), "config": {}, "converted_from": str(source.path)}  # fmt: skip
-        return io.save(path, f"epoch_{epoch:04d}", model=rendered.tensors, optimizer=velocity, state=state) / io.MODEL
-    if path.suffix == ".safetensors":
+        io.save(path, f"epoch_{epoch:04d}", model=rendered.tensors, optimizer=velocity, state=state)
+    elif path.suffix == ".safetensors":
         metadata = {"format": layout.name, "architecture": json.dumps(nodes), COUNTER: json.dumps(dict(counts))}
-        aside = path.with_name(f".tmp-{path.name}")
-        try:
-            write_tensors(aside, rendered.tensors, metadata)
-            aside.replace(path)
-        except OSError as error:
-            raise UserError(f"{path} could not be written: {error.strerror or error}") from error
-        finally:
-            aside.unlink(missing_ok=True)
+        write_tensors(path, rendered.tensors, metadata)
     elif path.suffix == ".pdparams":
         write_pdparams(path, rendered.tensors)
     else:
-        arch = nodes["backbone"]["name"].lower()
-        tree = {"epoch": int(source.beside.get("epoch") or 0), "arch": arch, layout.wraps: rendered.tensors}
+        tree = {"epoch": epoch, "arch": nodes["backbone"]["name"].lower(), layout.wraps: rendered.tensors}
         write_pth(path, tree if layout.wraps else rendered.tensors)
-    return path
 
 
-def _read_back(path: Path, rendered: Renderer, layout: Layout) -> dict[str, np.ndarray]:
-    """The written file's weights in our names, after a comparison of every bit with what should be there."""
+def _read_back(path: Path, rendered: Renderer, layout: Layout) -> Side:
+    """The written file's weights, after a comparison of every bit with what should be there. Raises UserError."""
     tensors = read_tensors(path) if path.suffix == ".safetensors" else named_tensors(safe.read(path).tree, path)
     for name, array in rendered.tensors.items():
         back = tensors.get(name)
         if back is None or back.dtype != array.dtype or back.shape != array.shape or back.tobytes() != array.tobytes():
             raise UserError(f"{path}: {name} did not come back as it was written")
     found = match(tensors, f"{layout.name}/{layout.blocks[0]}")
-    return found.ours(tensors)
+    names = {theirs: ours for theirs, (ours, _) in found.names.items()}
+    return Side(found.renamed(tensors), found.framework, path if path.suffix in TORCH_SUFFIXES else None, names)
 
 
 def _join(found: Match, fates: list[Fate], source: Source) -> list[Fate]:

@@ -47,6 +47,10 @@ class Match:
     dropped: dict[str, str]
     counters: dict[str, str]
 
+    def renamed(self, tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """The file's tensors in our names, oriented as in the file."""
+        return {ours: tensors[name] for name, (ours, _) in self.names.items()}
+
     def ours(self, tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """The file's tensors in our names and orientation, as views."""
         turned = {name for name, (_, kind) in self.names.items() if kind == "linear" and self.framework == "torch"}
@@ -217,15 +221,18 @@ def architecture(weights: Mapping[str, Any], depth: int) -> dict[str, dict[str, 
         "backbone": {"name": f"ResNet{depth}", "width": width, "in_channels": in_channels, "stem": stem}
     }
     if layers := _layers(weights, "neck."):
-        hidden, out, extras = _mlp(weights, "neck.", layers, features)
+        hidden, out = _mlp(weights, "neck.", layers, features)
+        extras = _extras(weights, "neck.", layers, batch_norm="all")
         nodes["neck"] = {"name": "SimSiamProjector", "hidden_channels": hidden, "out_channels": out, "layers": layers}
         nodes["neck"] |= extras
-        if layers == 2 and extras == {"affine": True} and not _layers(weights, "head."):
+        bare = f"neck.{3 * layers - 3}.bias" not in weights
+        if layers == 2 and bare and extras == {"affine": True} and not _layers(weights, "head."):
             nodes["neck"] = {"name": "SimCLRProjector", "hidden_channels": hidden, "out_channels": out}
         features = out
     if layers := _layers(weights, "head."):
-        hidden, out, extras = _mlp(weights, "head.", layers, features)
-        nodes["head"] = {"name": "SimSiamPredictor", "hidden_channels": hidden} | extras
+        hidden, out = _mlp(weights, "head.", layers, features)
+        nodes["head"] = {"name": "SimSiamPredictor", "hidden_channels": hidden}
+        nodes["head"] |= _extras(weights, "head.", layers, batch_norm="hidden")
         if out != features or layers != 2:
             raise UserError(
                 f"the predictor has {layers} layers from {features} to {out} channels; SimSiam's has 2 and keeps"
@@ -268,9 +275,8 @@ def _layers(weights: Mapping[str, Any], prefix: str) -> int:
     return sum(f"{prefix}{3 * i}.weight" in weights for i in range(3))
 
 
-def _mlp(weights: Mapping[str, Any], prefix: str, layers: int, features: int) -> tuple[int, int, dict[str, bool]]:
-    """Hidden and output width of an MLP, and what it has beyond the published one's; its shapes are checked."""
-    extras: dict[str, bool] = {}
+def _mlp(weights: Mapping[str, Any], prefix: str, layers: int, features: int) -> tuple[int, int]:
+    """Hidden and output width of an MLP, whose shapes are checked."""
     hidden = out = features
     for i in range(layers):
         linear = weights[f"{prefix}{3 * i}.weight"]
@@ -281,11 +287,19 @@ def _mlp(weights: Mapping[str, Any], prefix: str, layers: int, features: int) ->
         for name in (f"{3 * i}.bias", *(f"{3 * i + 1}.{tensor}" for tensor, _ in KINDS["bn"])):
             if prefix + name in weights and tuple(weights[prefix + name].shape) != (out,):
                 raise UserError(f"{prefix}{name} is {list(weights[prefix + name].shape)}, not {[out]}")
-        if i < layers - 1 and f"{prefix}{3 * i}.bias" in weights:
-            extras["bias"] = True
-    if f"{prefix}{3 * layers - 2}.weight" in weights:
+    return hidden, out
+
+
+def _extras(weights: Mapping[str, Any], prefix: str, layers: int, *, batch_norm: str) -> dict[str, Any]:
+    """The arguments of our projector or predictor that differ from the published one's; `batch_norm` is its default."""
+    *hidden, last = [f"{prefix}{3 * i + 1}._mean" in weights for i in range(layers)]
+    places = ("all" if last else "hidden") if all(hidden) else "none"
+    extras: dict[str, Any] = {} if places == batch_norm else {"batch_norm": places}
+    if all(hidden) and any(f"{prefix}{3 * i}.bias" in weights for i in range(layers - 1)):
+        extras["bias"] = True
+    if batch_norm == "all" and f"{prefix}{3 * layers - 2}.weight" in weights:
         extras["affine"] = True
-    return hidden, out, extras
+    return extras
 
 
 def _some(names: Any) -> str:

@@ -1,4 +1,4 @@
-"""The momentum of an official checkpoint, by our parameters' names."""
+"""The momentum that a converted checkpoint starts with, by our parameters' names."""
 
 from __future__ import annotations
 
@@ -10,6 +10,20 @@ import numpy as np
 from passl_simsiam.checkpoint.match import Match
 from passl_simsiam.checkpoint.render import parameters
 from passl_simsiam.errors import UserError
+
+#: The last bias of a projector of two and of three layers. It does not train where batch norm behind it takes it away.
+FROZEN = {"neck.3.bias": "neck.4._mean", "neck.6.bias": "neck.7._mean"}
+
+
+def no_momentum(weights: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Zeros for every parameter of ours that trains, as a training has at its beginning."""
+    last = "neck.6.bias" if "neck.6.weight" in weights else "neck.3.bias"
+    frozen = {last} if FROZEN[last] in weights else set()
+    return {
+        name: np.zeros(array.shape, array.dtype)
+        for name, array in weights.items()
+        if not name.endswith(("._mean", "._variance")) and name not in frozen
+    }
 
 
 def official_momentum(
@@ -52,6 +66,6 @@ def official_momentum(
             raise UserError(f"the momentum of {name} has another shape than the weight")
         else:
             velocity[our_name] = buffer.T if kind == "linear" and buffer.ndim == 2 else buffer
-    if not set(frozen) <= {"neck.3.bias", "neck.6.bias"}:
+    if not set(frozen) <= FROZEN.keys():
         raise UserError(f"the optimizer has no momentum for {', '.join(frozen[:5])}: it has not trained these weights")
     return velocity

@@ -1,55 +1,110 @@
-"""That two sets of weights compute the same: a ResNet with projector and predictor, written out for the purpose.
+"""That a converted file computes what the original computes, shown by running both on fixed images.
 
-The same few lines run on torch's functions and on Paddle's, so the side that came from torch is computed by torch where
-it is installed, and the side that was written by the model that will use it.
+Each side starts from its file's own tensors, linear weights oriented as they lie there, so that a wrong transposition
+shows. A file of torch's is computed by torch where that is installed, our weights by the model that will use them, and
+what is left by a ResNet with projector and predictor written out here for the purpose: the same few lines run on
+torch's functions and on Paddle's.
 """
 
 from __future__ import annotations
 
 import importlib
 import importlib.util
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from passl_simsiam.checkpoint.layouts import DEPTHS
+from passl_simsiam.checkpoint import network
+from passl_simsiam.checkpoint.layouts import DEPTHS, Framework
 from passl_simsiam.errors import UserError
 
 TOLERANCE = 1e-4
 OUTPUTS = ("backbone", "neck", "head")
 Weights = Mapping[str, np.ndarray]
-Nodes = Mapping[str, Mapping[str, Any]]
+Nodes = network.Nodes
 
 
-def prover(
-    build: Callable[[Nodes, Weights], Any] | None = None,
-) -> Callable[[Weights, Weights, Nodes], dict[str, float]]:
-    """What `convert` takes as `prove`.
+@dataclass(frozen=True)
+class Side:
+    """The weights of one file by our names.
 
-    Args:
-        build: makes a model with layers `backbone`, `neck` and `head` (those in the nodes) and applies the weights to
-            it; a UserError from it means that our classes cannot hold this network, which is then computed here.
-
-    The function it returns raises UserError when an output differs by more than TOLERANCE of its largest value.
+    Attributes:
+        framework: whose orientation linear weights have: [in, out] in Paddle, [out, in] in torch.
+        path: a file for torch.load to open in place of `tensors`, which then only say the names: `names` of it -> ours.
     """
 
-    def prove(before: Weights, after: Weights, nodes: Nodes) -> dict[str, float]:
-        images = fixed_images(nodes)
-        backend = "torch" if importlib.util.find_spec("torch") else "paddle"
-        expected = outputs(before, nodes, images, backend)
-        found = _model_outputs(build, nodes, after, images) or outputs(after, nodes, images, "paddle")
-        differences = {}
-        for name in expected.keys() & found.keys():
-            scale = float(np.abs(expected[name]).max()) or 1.0
-            differences[name] = float(np.abs(expected[name] - found[name]).max()) / scale
-            if not differences[name] <= TOLERANCE:
-                raise UserError(
-                    f"the converted {name} differs by {differences[name]:.1e} from the original: not converted"
-                )
-        return {name: differences[name] for name in OUTPUTS if name in differences}
+    tensors: Weights
+    framework: Framework
+    path: Path | None = None
+    names: Mapping[str, str] | None = None
 
-    return prove
+
+@dataclass(frozen=True)
+class Proof:
+    """What running both sides showed.
+
+    Attributes:
+        differences: of each output, the largest, relative to the output's largest value.
+        before, after: what computed each side.
+    """
+
+    differences: Mapping[str, float]
+    before: str
+    after: str
+
+
+def prove(before: Side, after: Side, nodes: Nodes) -> Proof | None:
+    """Run both sides on `fixed_images`; None where neither torch nor Paddle is installed.
+
+    Raises:
+        UserError: an output differs by more than TOLERANCE of its largest value, or torch cannot load the file.
+    """
+    if not _available():
+        return None
+    images = fixed_images(nodes)
+    (expected, ran_before), (found, ran_after) = (_run(side, nodes, images) for side in (before, after))
+    differences = {}
+    for name in (name for name in OUTPUTS if name in expected and name in found):
+        scale = float(np.abs(expected[name]).max()) or 1.0
+        differences[name] = float(np.abs(expected[name] - found[name]).max()) / scale
+        if not differences[name] <= TOLERANCE:
+            raise UserError(f"the converted {name} differs by {differences[name]:.1e} from the original: not converted")
+    return Proof(differences, ran_before, ran_after)
+
+
+def _available() -> list[str]:
+    return [library for library in ("torch", "paddle") if importlib.util.find_spec(library)]
+
+
+def _run(side: Side, nodes: Nodes, images: np.ndarray) -> tuple[dict[str, np.ndarray], str]:
+    """A side's outputs, and what computed them."""
+    available = _available()
+    backend = side.framework if side.framework in available else available[0]
+    version = getattr(importlib.import_module(backend), "__version__", "")
+    if side.framework == backend == "paddle":
+        try:
+            model = network.build(nodes, side.tensors)
+            return network.outputs(model, images), f"our model, PaddlePaddle {version}"
+        except UserError:
+            pass  # a network that conversion knows and our classes do not
+    weights, how = side.tensors, "functions on the file's tensors"
+    if backend == "torch" and side.path and side.names:
+        weights, how = _loaded_by_torch(side.path, side.names), "functions on what torch.load gives"
+    return outputs(weights, nodes, images, backend, side.framework), f"{backend} {version}, {how}"
+
+
+def _loaded_by_torch(path: Path, names: Mapping[str, str]) -> dict[str, np.ndarray]:
+    """The file's tensors by our names, float32, as torch itself reads it. Raises UserError."""
+    torch = importlib.import_module("torch")
+    try:
+        tree = torch.load(path, map_location="cpu", weights_only=True)
+        tree = tree.get("state_dict", tree)
+        return {ours: tree[name].float().numpy() for name, ours in names.items()}
+    except Exception as error:
+        raise UserError(f"torch cannot load the converted file: {str(error).splitlines()[0]}") from error
 
 
 def fixed_images(nodes: Nodes) -> np.ndarray:
@@ -59,11 +114,13 @@ def fixed_images(nodes: Nodes) -> np.ndarray:
     return np.random.default_rng(0).standard_normal(shape).astype("float32")
 
 
-def outputs(weights: Weights, nodes: Nodes, images: np.ndarray, backend: str) -> dict[str, np.ndarray]:
+def outputs(
+    weights: Weights, nodes: Nodes, images: np.ndarray, backend: str, orientation: Framework = "paddle"
+) -> dict[str, np.ndarray]:
     """Features, projection and prediction (or logits) in evaluation mode, float32.
 
     Args:
-        weights: in our names and orientation. backend: "torch" or "paddle".
+        weights: in our names. backend: "torch" or "paddle". orientation: of linear weights.
     """
     library, F = importlib.import_module(backend), importlib.import_module(f"{backend}.nn.functional")
     tensor = library.from_numpy if backend == "torch" else library.to_tensor
@@ -78,14 +135,16 @@ def outputs(weights: Weights, nodes: Nodes, images: np.ndarray, backend: str) ->
     def bn(x: Any, name: str) -> Any:
         return F.batch_norm(x, *(get(f"{name}.{part}") for part in ("_mean", "_variance", "weight", "bias")))
 
+    def linear(x: Any, name: str) -> Any:
+        weight, bias = get(f"{name}.weight"), get(f"{name}.bias")
+        y = x @ (weight.T if orientation == "torch" else weight)
+        return y if bias is None else y + bias
+
     def mlp(x: Any, prefix: str) -> Any:
         for i in range(3):
             if f"{prefix}{3 * i}.weight" not in weights:
                 break
-            x = F.relu(x) if i else x
-            x = x @ get(f"{prefix}{3 * i}.weight")
-            bias = get(f"{prefix}{3 * i}.bias")
-            x = x if bias is None else x + bias
+            x = linear(F.relu(x) if i else x, f"{prefix}{3 * i}")
             x = bn(x, f"{prefix}{3 * i + 1}") if f"{prefix}{3 * i + 1}._mean" in weights else x
         return x
 
@@ -109,33 +168,10 @@ def outputs(weights: Weights, nodes: Nodes, images: np.ndarray, backend: str) ->
         if "neck" in nodes:
             results["neck"] = mlp(results["backbone"], "neck.")
         if "head.weight" in weights:
-            logits = results["backbone"] @ get("head.weight")
-            results["head"] = logits + get("head.bias") if "head.bias" in weights else logits
+            results["head"] = linear(results["backbone"], "head")
         elif "head" in nodes:
             results["head"] = mlp(results["neck"], "head.")
     return {name: value.numpy() for name, value in results.items()}
-
-
-def _model_outputs(
-    build: Callable[[Nodes, Weights], Any] | None, nodes: Nodes, weights: Weights, images: np.ndarray
-) -> dict[str, np.ndarray]:
-    """The outputs of the model that `build` makes; nothing where it cannot."""
-    if build is None:
-        return {}
-    import paddle
-
-    try:
-        model = build(nodes, weights)
-    except UserError:
-        return {}
-    model.eval()
-    with paddle.no_grad():
-        x = features = model.backbone(paddle.to_tensor(images))
-        results = {"backbone": features}
-        for part in ("neck", "head"):
-            if part in nodes:
-                x = results[part] = getattr(model, part)(x)
-    return {name: value.astype("float32").numpy() for name, value in results.items()}
 
 
 def _float32(array: np.ndarray) -> np.ndarray:

@@ -64,11 +64,10 @@ class Renderer:
                     self.fates.append(Fate(name, "", "dropped", "Paddle counts no batches"))
                 continue
             self.tensors[f"{theirs}.{COUNTER}"] = np.array(counts.get(ours, 0), "int64")
-            known = ours in counts
-            fate = (
-                Fate(name, f"{theirs}.{COUNTER}", "copied") if known else Fate("", f"{theirs}.{COUNTER}", "added", "0")
+            counter = f"{theirs}.{COUNTER}"
+            self.fates.append(
+                Fate(name, counter, "copied") if ours in counts else Fate("", counter, "added", "0: not known")
             )
-            self.fates.append(fate)
 
     def _module(self, kind: str, ours: str, theirs: str) -> None:
         theirs = self._layout.wrapper + theirs

@@ -76,7 +76,7 @@ def write_pth(path: Path, tree: Any) -> None:
         return _Call("torch._utils._rebuild_tensor_v2", (_Persistent(("storage", *storage)), 0, array.shape, strides,
                                                          False, hooks))  # fmt: skip
 
-    root = path.stem.replace("/", "_") or "archive"
+    root = "archive"
     with replacing(path) as aside, zipfile.ZipFile(aside, "w", zipfile.ZIP_STORED) as archive:
         with archive.open(_aligned(archive, f"{root}/data.pkl"), "w") as file:
             _Pickler(file, pickled, protocol=2).dump(tree)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -143,11 +144,11 @@ def test_the_real_paddle_vision(tmp_path: Path, depth: int) -> None:
 
 
 def test_features_are_compared_on_a_network(tmp_path: Path) -> None:
-    from passl_simsiam.checkpoint.proof import fixed_images, outputs, prover
+    from passl_simsiam.checkpoint.proof import Side, fixed_images, outputs, prove
 
     weights = ours(50, stem="imagenet")
     source = save(tmp_path / "o.safetensors", weights)
-    report = convert(source, tmp_path / "official.pth", prove=prover())
+    report = convert(source, tmp_path / "official.pth", prove=prove)
     assert report.differences.keys() == {"backbone", "neck", "head"}
     assert max(report.differences.values()) < 1e-5
     # And a proof that would fail does: a network is not insensitive to its weights.
@@ -155,12 +156,40 @@ def test_features_are_compared_on_a_network(tmp_path: Path) -> None:
         "backbone.layer3.2.conv2.weight": weights["backbone.layer3.2.conv2.weight"].transpose(1, 0, 2, 3)
     }
     with pytest.raises(UserError, match="converted backbone differs"):
-        prover()(weights, wrong, report.architecture)
+        prove(Side(weights, "paddle"), Side(wrong, "paddle"), report.architecture)
     assert outputs(weights, report.architecture, fixed_images(report.architecture), "paddle")["head"].shape == (4, 10)
 
 
+def test_the_proof_sees_a_missing_transposition_of_a_square_matrix(tmp_path: Path) -> None:
+    from passl_simsiam.checkpoint.proof import Side, prove
+
+    weights = ours()
+    nodes = convert(save(tmp_path / "o.safetensors", weights), tmp_path / "x.pth").architecture
+    assert weights["neck.3.weight"].shape == (12, 12)
+    there = {name: array.T if array.ndim == 2 else array for name, array in weights.items()}
+    assert prove(Side(weights, "paddle"), Side(there, "torch"), nodes)
+    with pytest.raises(UserError, match="converted neck differs"):
+        prove(Side(weights, "paddle"), Side(there | {"neck.3.weight": weights["neck.3.weight"]}, "torch"), nodes)
+
+
+def test_a_failed_proof_keeps_what_was_there(tmp_path: Path) -> None:
+    def fail(*_: object) -> None:
+        raise UserError("differs")
+
+    source = save(tmp_path / "o.safetensors", ours())
+    (tmp_path / "t.pth").write_bytes(b"before")
+    with pytest.raises(UserError, match="differs"):
+        convert(source, tmp_path / "t.pth", prove=fail)
+    assert (tmp_path / "t.pth").read_bytes() == b"before"
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/notes.txt").write_text("mine")
+    with pytest.raises(UserError, match="a folder with something in it"):
+        convert(source, tmp_path / "run")
+    assert [p.name for p in tmp_path.iterdir() if p.name.startswith(".")] == []
+
+
 def test_a_failed_proof_leaves_no_file(tmp_path: Path) -> None:
-    def fail(*_: object) -> dict[str, float]:
+    def fail(*_: object) -> None:
         raise UserError("differs")
 
     source = save(tmp_path / "o.safetensors", ours())
@@ -189,6 +218,22 @@ def test_checkpoint_folders_both_ways(tmp_path: Path) -> None:
     assert same(saved.model, weights)
     assert {"step", "epoch", "images", "metrics", "best", "random", "config"} <= saved.state.keys()
     assert inspect(tmp_path / "new").layout == "ours/torchvision"
+
+
+def test_a_folder_without_optimizer_starts_anew_and_resumes(tmp_path: Path) -> None:
+    """Its momentum is zero for exactly what our model trains."""
+    from passl_simsiam.checkpoint.network import build
+
+    weights = ours()
+    write_pth(tmp_path / "o.pth", {"epoch": 7, "state_dict": official(weights)})
+    report = convert(tmp_path / "o.pth", tmp_path / "run")
+    saved = io.load(io.find(tmp_path / "run"))
+    assert (saved.state["epoch"], saved.state["step"]) == (0, 0)
+    model = build(report.architecture, weights)
+    assert saved.optimizer.keys() == {n for n, p in model.named_parameters() if not p.stop_gradient}
+    assert not any(array.any() for array in saved.optimizer.values())
+    assert report.target == tmp_path / "run/checkpoints/epoch_0000/model.safetensors"
+    assert report.target.is_file()
 
 
 def test_the_result_loads_into_our_model_strictly(tmp_path: Path) -> None:
@@ -312,11 +357,26 @@ def test_report_says_every_tensors_fate(tmp_path: Path) -> None:
     )
     text = str(report)
     assert "official/torchvision, prefix 'module.'" in text
-    assert "dropped module.encoder.bn1.num_batches_tracked and 23 others: Paddle counts no batches" in text
+    assert re.search(r"module.encoder.layer#.#.bn# +-> - +16 dropped +num_batches_tracked \(Paddle counts no", text)
+    assert re.search(
+        r"module.encoder.bn# +-> backbone.bn# +4 copied +weight, bias, running_mean as _mean, running_var as _var", text
+    )
+    assert sum(int(n) for n in re.findall(r"  (\d+) (?:copied|transposed|dropped)", text)) == len(weights)
     assert "ResNet18(width=4, in_channels=3, stem=cifar)" in text
     back = convert(tmp_path / "t.safetensors", tmp_path / "b.pth")
     assert back.counts == {"copied": 140, "transposed": 5}
     assert same(raw(tmp_path / "b.pth"), weights)
+
+
+def test_report_as_markdown(tmp_path: Path) -> None:
+    source = save(tmp_path / "o.safetensors", ours())
+    convert(source, tmp_path / "x.pth", report=tmp_path / "proof.md")
+    text = (tmp_path / "proof.md").read_text()
+    assert "| neck.0.weight | module.encoder.fc.0.weight | transposed |  |" in text
+    assert not (tmp_path / "x.pth.report.json").exists()
+    with pytest.raises(UserError, match=r"a report is written as .json or .md"):
+        convert(source, tmp_path / "y.pth", report=tmp_path / "proof.txt")
+    assert not (tmp_path / "y.pth").exists()
 
 
 def test_counters_in_a_foreign_files_metadata_are_not_trusted(tmp_path: Path) -> None:

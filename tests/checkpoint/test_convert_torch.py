@@ -13,53 +13,15 @@ import pytest
 from passl_simsiam.checkpoint import io
 from passl_simsiam.checkpoint.convert import convert
 from passl_simsiam.checkpoint.inspect import inspect
-from passl_simsiam.checkpoint.proof import prover
+from passl_simsiam.checkpoint.network import build
+from passl_simsiam.checkpoint.proof import prove
 from passl_simsiam.checkpoint.tensors import read_tensors
-from passl_simsiam.checkpoint.weights import apply_weights, named_tensors
+from passl_simsiam.checkpoint.weights import named_tensors
 from passl_simsiam.errors import UserError
-from passl_simsiam.registry import BACKBONES, HEADS, NECKS
 
 torch = pytest.importorskip("torch")
 paddle = pytest.importorskip("paddle")
 foreign = pytest.importorskip("foreign")
-
-
-def build(nodes: Mapping[str, Mapping[str, Any]], weights: Mapping[str, np.ndarray]) -> Any:
-    """Our model for inferred nodes; a projector beyond our class's options is put together from its shapes."""
-    model = paddle.nn.Layer()
-    arguments = {part: {k: v for k, v in node.items() if k != "name"} for part, node in nodes.items()}
-    model.backbone = BACKBONES.get(nodes["backbone"]["name"])(**arguments["backbone"])
-    features = model.backbone.out_channels
-    for part, registry in (("neck", NECKS), ("head", HEADS)):
-        if part not in nodes:
-            continue
-        if {"bias", "affine"} & nodes[part].keys():
-            layer = mlp_of_shapes(weights, f"{part}.")
-        else:
-            layer = registry.get(nodes[part]["name"])(features, **arguments[part])
-        setattr(model, part, layer)
-        features = getattr(layer, "out_channels", features)
-    for part in nodes:
-        apply_weights(getattr(model, part), weights, prefix=f"{part}.")
-    return model
-
-
-def mlp_of_shapes(weights: Mapping[str, np.ndarray], prefix: str) -> Any:
-    modules: list[Any] = []
-    for i in range(3):
-        weight = weights.get(f"{prefix}{3 * i}.weight")
-        if weight is None:
-            break
-        modules += [paddle.nn.ReLU()] if i else []
-        modules.append(paddle.nn.Linear(*weight.shape, bias_attr=None if f"{prefix}{3 * i}.bias" in weights else False))
-        if f"{prefix}{3 * i + 1}._mean" in weights:
-            affine = None if f"{prefix}{3 * i + 1}.weight" in weights else False
-            modules.append(paddle.nn.BatchNorm1D(weight.shape[1], weight_attr=affine, bias_attr=affine))
-    layer = paddle.nn.Sequential(*modules)
-    layer.out_channels = (
-        weight.shape[1] if weight is not None else [w for w in modules if hasattr(w, "weight")][-1].weight.shape[-1]
-    )
-    return layer
 
 
 def run(model: Any, images: np.ndarray, nodes: Mapping[str, Any]) -> dict[str, np.ndarray]:
@@ -81,7 +43,7 @@ def test_computes_the_same_and_comes_back_bit_for_bit(tmp_path: Path, name: str)
     model = foreign.randomise(make())
     torch.save(save(model.state_dict()), tmp_path / "theirs.pth")
 
-    report = convert(tmp_path / "theirs.pth", tmp_path / "ours.safetensors", prove=prover(build))
+    report = convert(tmp_path / "theirs.pth", tmp_path / "ours.safetensors", prove=prove)
     assert report.source_format.partition("/")[0] in (layout.partition("/")[0], "torchvision"), report
     assert max(report.differences.values()) < 1e-5
     weights, nodes = read_tensors(tmp_path / "ours.safetensors"), report.architecture
@@ -162,7 +124,7 @@ def test_strict_loading_of_what_we_write(tmp_path: Path) -> None:
     head = foreign.sequence([foreign.OUT, foreign.BOTTLENECK, foreign.OUT], "last", False, False)
     parts = (foreign.Children(net), torch.nn.Sequential(*neck), torch.nn.Sequential(*head))
     target = foreign.SimSiam(("backbone", "projection_head.layers", "prediction_head.layers"), *parts)
-    report = convert(tmp_path / "o.pth", tmp_path / "l.pth", target_format="lightly", prove=prover(build))
+    report = convert(tmp_path / "o.pth", tmp_path / "l.pth", target_format="lightly", prove=prove)
     # The bias in front of the batch norm went into its mean: equal up to rounding.
     assert report.counts["folded"] == 1
     target.load_state_dict(torch.load(tmp_path / "l.pth", weights_only=True))
