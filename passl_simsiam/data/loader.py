@@ -145,8 +145,8 @@ class Loader:
         method ends it.
 
         Raises:
-            UserError: while iterating, when too many samples are bad or the recipe is wrong (LoaderError: when too many
-                workers are lost).
+            UserError: while iterating, when too many samples are bad or the recipe is wrong.
+            LoaderError: likewise, when too many workers are lost.
         """
         if epoch < 0 or not 0 <= start <= self._steps:
             raise ValueError(f"epoch {epoch}, start {start}: not within {self._steps} steps an epoch")
@@ -161,7 +161,7 @@ class Loader:
             before = time.perf_counter()
             try:
                 batch = next(batches, None)
-            except UserError:
+            except (UserError, LoaderError):
                 self.close()
                 raise
             finally:

@@ -24,7 +24,7 @@ from passl_simsiam.data.sampler import Indices
 from passl_simsiam.data.samples import SampleMaker
 from passl_simsiam.data.shared import SharedMemory, SharedPickle
 from passl_simsiam.data.worker import Chunk, Done, Failed, Layout, launch
-from passl_simsiam.errors import UserError
+from passl_simsiam.errors import TrainingError, UserError
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +37,7 @@ HOUR = 3600.0
 START = 60.0
 
 
-class LoaderError(UserError):
+class LoaderError(TrainingError):
     """The data workers cannot go on: too many of them died or hung, or their program is wrong."""
 
 
