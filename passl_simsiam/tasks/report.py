@@ -22,12 +22,22 @@ VIEWS_SHOWN = 24
 
 
 def sample_views(session: Session, data: Data) -> list[np.ndarray]:
-    """The views of the first images of the first epoch: for each view, uint8 [n, H, W, C]."""
+    """The views of the first images of the first epoch: for each view, uint8 [n, H, W, C].
+
+    How many bad images are borne is for the training's own loader to judge.
+    """
     from passl_simsiam.data.loader import Loader
 
     count = min(VIEWS_SHOWN, len(data.dataset))
-    seed = session.config.Global.seed
-    loader = Loader(data.dataset, data.transform, batch_size=count, shuffle=True, drop_last=True, seed=seed)
+    loader = Loader(
+        data.dataset,
+        data.transform,
+        batch_size=count,
+        shuffle=True,
+        drop_last=True,
+        seed=session.config.Global.seed,
+        max_bad_fraction=1.0,
+    )
     return next(iter(loader.epoch(0)))["views"]
 
 
