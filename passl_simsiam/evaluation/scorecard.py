@@ -132,7 +132,7 @@ def score_name(name: str) -> str:
 
 def settings_in_words(settings: Mapping[str, Any]) -> str:
     """Every setting, "k=200, metric=cosine, ...": the whole protocol in a line."""
-    return ", ".join(f"{name.replace('_', ' ')}={_plain(value)}" for name, value in settings.items())
+    return ", ".join(f"{name.replace('_', ' ')}={plain(value)}" for name, value in settings.items())
 
 
 def checkpoint_in_words(checkpoint: Mapping[str, Any]) -> str:
@@ -141,11 +141,12 @@ def checkpoint_in_words(checkpoint: Mapping[str, Any]) -> str:
     return ", ".join([*place, f"sha256 {str(checkpoint.get('sha256'))[:12]}"])
 
 
-def _plain(value: Any) -> str:
+def plain(value: Any) -> str:
+    """A setting's value as a reader wants it: 0.1, "1 5 10"."""
     if isinstance(value, float):
         return f"{value:g}"
     if isinstance(value, (list, tuple)):
-        return " ".join(map(_plain, value))
+        return " ".join(map(plain, value))
     return str(value)
 
 
