@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from passl_simsiam.evaluation.standard import Standard
+
 Array = np.ndarray[Any, Any]
 
 PROTOCOL = "logistic regression (L2, C = 1) on features standardised over the unlabelled training set"
@@ -38,7 +40,8 @@ def few_label_table(
     Each draw labels the same samples for every representation, so their scores can be compared pair by pair.
 
     Args:
-        representations: by name, features of the training set, float [n, d], and of the test set, float [m, d].
+        representations: by name, features of the training set, float [n, d], which may be a memory map, and of
+            the test set, float [m, d].
         train_labels: int [n].
         test_labels: int [m].
         shots: samples a class; one that the smallest class does not have gets no row.
@@ -52,17 +55,16 @@ def few_label_table(
         ValueError: labels that do not fit the features, or a single class.
     """
     from sklearn.linear_model import LogisticRegression
-    from sklearn.preprocessing import StandardScaler
 
     classes, counts = np.unique(train_labels, return_counts=True)
     if len(classes) < 2:
         raise ValueError(f"a classifier needs two classes at least, the labels hold {len(classes)}")
-    scaled: dict[str, tuple[Array, Array]] = {}
+    scaled: dict[str, tuple[Standard, Array]] = {}
     for name, (train, test) in representations.items():
         if len(train) != len(train_labels) or len(test) != len(test_labels):
             raise ValueError(f"{name}: {len(train)}, {len(test)} rows, {len(train_labels)}, {len(test_labels)} labels")
-        scaler = StandardScaler().fit(train)
-        scaled[name] = scaler.transform(train), scaler.transform(test)
+        standard = Standard.of(train)
+        scaled[name] = standard, standard(test)
 
     rows = []
     for shot in (shot for shot in shots if shot <= counts.min()):
@@ -71,8 +73,9 @@ def few_label_table(
             rng = np.random.default_rng((seed, shot, draw))
             chosen = [rng.choice(np.flatnonzero(train_labels == label), shot, replace=False) for label in classes]
             labelled = np.concatenate(chosen)
-            for name, (train, test) in scaled.items():
-                classifier = LogisticRegression(C=1.0, max_iter=1000).fit(train[labelled], train_labels[labelled])
+            for name, (standard, test) in scaled.items():
+                few = standard(representations[name][0][labelled])
+                classifier = LogisticRegression(C=1.0, max_iter=1000).fit(few, train_labels[labelled])
                 found[name].append(float(classifier.score(test, test_labels)))
         rows.append(FewLabelRow(shot, {name: np.array(values) for name, values in found.items()}))
     return rows

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -45,3 +45,23 @@ def mean_per_class_accuracy(predictions: Array, labels: Array) -> float:
     count = np.bincount(labels)
     correct = np.bincount(labels, weights=predictions == labels)
     return float((correct[count > 0] / count[count > 0]).mean())
+
+
+class Chance(NamedTuple):
+    """What an accuracy must exceed to mean anything, fractions of 1.
+
+    Attributes:
+        rate: the expected top-1 of always naming the most frequent class, the best that knows nothing of the images.
+        bound: what a classifier of that accuracy exceeds in one of a thousand such test sets only.
+    """
+
+    rate: float
+    bound: float
+
+
+def chance_level(labels: Array) -> Chance:
+    """The top-1 of guessing, and its upper binomial bound (99.9 %), for a test set with `labels`, int [n], n > 0."""
+    from scipy.stats import binom
+
+    rate = float(np.bincount(labels).max() / len(labels))
+    return Chance(rate, float(binom.ppf(0.999, len(labels), rate) / len(labels)))

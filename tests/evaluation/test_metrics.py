@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, top_k_accuracy_score
 
-from passl_simsiam.evaluation.metrics import mean_per_class_accuracy, topk_accuracy
+from passl_simsiam.evaluation.metrics import chance_level, mean_per_class_accuracy, topk_accuracy
 
 
 @pytest.mark.parametrize("k", [1, 2, 5, 9])
@@ -50,3 +50,16 @@ def test_mean_per_class_equals_scikit_learn_on_unbalanced_classes():
 def test_nothing_to_score_is_refused(call):
     with pytest.raises(ValueError, match="do not fit"):
         call(np.empty((0, 3)), np.empty(0, np.int64))
+
+
+def test_chance_is_that_of_naming_the_most_frequent_class() -> None:
+    even, uneven = np.arange(1000) % 10, np.repeat([0, 1], [900, 100])
+    assert chance_level(even).rate == 0.1
+    assert chance_level(uneven).rate == 0.9
+
+
+def test_guesses_exceed_the_bound_once_in_a_thousand_sets() -> None:
+    labels = np.arange(500) % 10
+    guesses = np.random.default_rng(0).integers(0, 10, (40_000, 500), np.int8)
+    above = ((guesses == labels).mean(axis=1) > chance_level(labels).bound).mean()
+    assert 0.0002 < above < 0.0015
