@@ -127,6 +127,18 @@ class EvaluationSection(Section):
     baselines: bool = Field(False, description="also score random weights and raw pixels; for small data sets")
 
 
+class HealthSection(Section):
+    """Signs of collapse, recorded during pretraining, and the guard that acts on them."""
+
+    every: PositiveInt = Field(50, description="steps from one report to the next; an epoch's last step reports too")
+    sample: Annotated[int, Field(ge=2)] = Field(512, description="images of each rank that spread and rank are taken of")
+    guard: Literal["off", "warn", "stop"] = "stop"
+    std_below: NonNegativeFloat = Field(0.25, description="collapsed: z/|z| spreads less than this share of 1/sqrt(d)")
+    rank_below: NonNegativeFloat = Field(3.0, description="collapsed: an effective rank of z below this")
+    reports: PositiveInt = Field(3, description="collapsed reports in a row until the warning, then until the stop")
+    grace_steps: NonNegativeInt = Field(100, description="reports up to this step do not count as collapsed")
+
+
 class Config(Section):
     """A whole recipe."""
 
@@ -137,3 +149,4 @@ class Config(Section):
     LRScheduler: LRSchedulerSection
     DataLoader: DataLoaderSection
     Evaluation: EvaluationSection = EvaluationSection()
+    Health: HealthSection = HealthSection()

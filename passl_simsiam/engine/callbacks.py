@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,6 @@ from passl_simsiam.checkpoint.random_state import random_state
 from passl_simsiam.distributed import World
 from passl_simsiam.engine.loop import Callback, TrainState
 from passl_simsiam.errors import TrainingError
-from passl_simsiam.evaluation import health
 
 if TYPE_CHECKING:
     from passl_simsiam.data.loader import Loader
@@ -59,8 +58,6 @@ class Recorder(Callback):
         values = {"step": state.step, "epoch": state.epoch, "train/loss": loss, "train/images": state.images}
         values |= rate_metrics(state.rates)
         values |= {"train/images_per_second": self._bar.images_per_second, "train/data_wait": self._bar.data_wait}
-        if "z" in state.outputs:
-            values["health/std"] = health.feature_std(state.outputs["z"][0].numpy())
         self._log.record(values)
         if not math.isfinite(loss):
             raise TrainingError(
@@ -70,10 +67,6 @@ class Recorder(Callback):
     def after_epoch(self, state: TrainState) -> None:
         assert self._loss_sum is not None
         state.metrics["train/epoch_loss"] = distributed.mean(self._loss_sum.item() / self._loss_count, self._world)
-        if "z" in state.outputs:
-            z = state.outputs["z"][0].numpy()
-            state.metrics["health/std"] = health.feature_std(z)
-            self._log.histogram("health/channel_std_of_z", health.channel_std(z), state.step)
 
 
 def rate_metrics(rates: Mapping[str, float]) -> dict[str, float]:
@@ -85,14 +78,19 @@ def rate_metrics(rates: Mapping[str, float]) -> dict[str, float]:
 
 
 class EpochReport(Callback):
-    """Records the epoch's metrics and says them in one line; to stand behind the callbacks that find them."""
+    """Records the epoch's metrics and says them in one line; to stand behind the callbacks that find them.
 
-    def __init__(self, log: RunLog, epochs: int) -> None:
-        self._log, self._epochs = log, epochs
+    Args:
+        unsaid: metrics that are recorded only.
+    """
+
+    def __init__(self, log: RunLog, epochs: int, unsaid: Collection[str] = ()) -> None:
+        self._log, self._epochs, self._unsaid = log, epochs, frozenset(unsaid)
 
     def after_epoch(self, state: TrainState) -> None:
         self._log.record({"step": state.step, "epoch": state.epoch, **state.metrics})
-        values = "  ".join(f"{name} {value:.4f}" for name, value in state.metrics.items())
+        said = {name: value for name, value in state.metrics.items() if name not in self._unsaid}
+        values = "  ".join(f"{name} {value:.4f}" for name, value in said.items())
         self._log.info(f"epoch {state.epoch}/{self._epochs}: step {state.step}, {state.images} images  {values}")
 
 

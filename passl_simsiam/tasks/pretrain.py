@@ -11,8 +11,10 @@ import paddle
 from passl_simsiam import build
 from passl_simsiam.checkpoint.weights import apply_weights
 from passl_simsiam.engine.callbacks import EpochReport
+from passl_simsiam.engine.guard import CollapseGuard
+from passl_simsiam.engine.health import UNSAID, Health
 from passl_simsiam.engine.loop import Callback, TrainState
-from passl_simsiam.errors import UserError
+from passl_simsiam.errors import TrainingError, UserError
 from passl_simsiam.models.normalize import Normalize
 from passl_simsiam.tasks.monitor import KnnMonitor, open_monitor, score_baselines
 from passl_simsiam.tasks.report import report_pretraining, show_views
@@ -63,10 +65,46 @@ def run(session: Session) -> TrainState:
     show_views(session, training.data)
     if monitor and state.step == 0 and session.config.Evaluation.baselines:
         score_baselines(session, monitor)
-    callbacks: list[Callback] = [monitor] if monitor else []
-    training.fit(state, [*callbacks, EpochReport(session.log, session.config.Global.epochs)], best_by="eval/knn_top1")
+    guard = _guard(session, training)
+    callbacks: list[Callback] = [_health(session, training, guard), *([monitor] if monitor else [])]
+    callbacks.append(EpochReport(session.log, session.config.Global.epochs, UNSAID))
+    training.fit(state, callbacks, best_by="eval/knn_top1")
     report_pretraining(session, training, monitor)
+    if guard.stopped:
+        raise TrainingError(guard.stopped)
     return state
+
+
+def _health(session: Session, training: Training, guard: CollapseGuard) -> Health:
+    node = session.config.Health
+    return Health(
+        session.log,
+        training.learner.model,
+        guard,
+        session.world,
+        every=node.every,
+        sample=node.sample,
+        steps_per_epoch=len(training.data.loader),
+    )
+
+
+def _guard(session: Session, training: Training) -> CollapseGuard:
+    """The guard, which can name the settings that usually are to blame, in the order in which they are."""
+    config, node = session.config, session.config.Health
+    causes = (
+        f"Usual causes, in order: a small batch (here {config.DataLoader.Train.sampler.batch_size}), a high learning "
+        f"rate ({training.schedule.base_rate:g}), too strong or too weak augmentation "
+        f"({config.DataLoader.Train.dataset.transform.name}), no batch norm in projector or predictor, a predictor "
+        "that learns too slowly (its rate is best constant)"
+    )
+    return CollapseGuard(
+        node.guard,
+        std_below=node.std_below,
+        rank_below=node.rank_below,
+        reports=node.reports,
+        grace_steps=node.grace_steps,
+        causes=causes,
+    )
 
 
 def evaluate(session: Session) -> dict[str, float]:
