@@ -33,8 +33,8 @@ METRICS = {
     "health/gradient_neck": "the same of the projector",
     "health/gradient_head": "the same of the predictor",
 }
-#: Those that the epoch's line says; all are recorded.
-SAID = ("health/std", "health/rank")
+#: Those that the epoch's line does not say.
+UNSAID = METRICS.keys() - {"health/std", "health/rank"}
 
 
 class Health(Callback):
