@@ -8,12 +8,9 @@ from passl_simsiam.config.schema import KNN
 from passl_simsiam.data.base import NoSuchSplit
 from passl_simsiam.engine.loop import Callback, TrainState
 from passl_simsiam.errors import UserError
-from passl_simsiam.evaluation import health
 from passl_simsiam.evaluation.features import Features, raw_pixels
 from passl_simsiam.evaluation.knn import knn_predict
 from passl_simsiam.tasks.session import Data, Session, open_data
-
-RANK_SAMPLE = 1024  # images whose features the effective rank is taken of: enough for it, and cheap
 
 
 class KnnMonitor(Callback):
@@ -55,8 +52,7 @@ class KnnMonitor(Callback):
 
     def metrics(self) -> dict[str, float]:
         bank, queries = self.features()
-        rank = health.effective_rank(bank.features[:RANK_SAMPLE])
-        return {"eval/knn_top1": self.score(bank, queries), "health/rank": rank}
+        return {"eval/knn_top1": self.score(bank, queries)}
 
     def after_epoch(self, state: TrainState) -> None:
         if state.epoch % self._node.every_epochs == 0 or state.step == state.last_step:
