@@ -78,12 +78,12 @@ class Health(Callback):
         if not self._reports(state.step, state.last_step):
             return
         values = self._measure(state.outputs)
-        if state.step % self._steps_per_epoch == 0:
+        if "health/relative_std" in values:
+            self._judge(state, values)
+        if state.step % self._steps_per_epoch == 0 and not state.stop:
             state.metrics |= values  # the epoch's record has them
         else:
             self._log.record({"step": state.step, "epoch": state.epoch, **values})
-        if "health/relative_std" in values:
-            self._judge(state, values)
 
     def after_epoch(self, state: TrainState) -> None:
         if self._recent and "z" in self._recent[-1]:
