@@ -77,7 +77,7 @@ def barrier(world: World, what: str) -> None:
     if world.size > 1:
         dog = watchdog.current()
         assert dog is not None, "distributed.start comes first"
-        with watchdog.phase(f"waiting for all ranks: {what}"):
+        with watchdog.phase(what):
             dog.meet(what)
 
 

@@ -36,13 +36,17 @@ def prepare_environment(threads: int | None = None, ranks: int = 1) -> dict[str,
 
     Args:
         threads: CPU threads of this process; None shares the usable cores among `ranks`.
-        ranks: processes that train on this machine.
+        ranks: processes that train on this machine, unless the launcher tells.
 
     Returns:
         The variables set here, for the log. Called again, or after `import paddle`, it returns {}: too late to matter.
     """
     if "paddle" in sys.modules:
         return {}
+    if "PADDLE_LOCAL_SIZE" in os.environ:
+        ranks = int(os.environ["PADDLE_LOCAL_SIZE"])
+        if os.environ.get("OMP_NUM_THREADS") == "1":
+            del os.environ["OMP_NUM_THREADS"]  # not the user's, but what the launcher got when it imported Paddle
     wanted = {"OMP_NUM_THREADS": str(threads or max(1, usable_cores() // ranks)), "GLOG_minloglevel": "2"}
     if cpu_vendor() == "AuthenticAMD":
         # The MKL inside Paddle otherwise takes its slow path on AMD processors: 57 against 172 GFLOP/s in a GEMM.

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from pathlib import Path
 
 from passl_simsiam.commands.common import guarded, prepare, recipe_parser
+from passl_simsiam.commands.launch import add_nproc, launch, wanted
 from passl_simsiam.config import load_config, to_yaml
 
 
@@ -16,11 +18,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--dry-run", action="store_true", help="build everything, run one step, report shapes and costs; write nothing"
     )
+    add_nproc(parser, argv)
     return guarded(parser, argv, _work)
 
 
 def _work(arguments: argparse.Namespace) -> None:
     config = load_config(arguments.config, arguments.override)
+    if wanted(arguments) and not arguments.print_config:
+        launch(__name__, arguments, None if arguments.dry_run else Path(config.Global.output_dir) / "log")
+        return
     environment = prepare(config)
     if arguments.print_config:
         print(to_yaml(config), end="")
