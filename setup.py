@@ -20,6 +20,7 @@ setup(
     long_description=(HERE / "README.md").read_text(),
     long_description_content_type="text/markdown",
     packages=find_packages(include=["passl_simsiam", "passl_simsiam.*"]),
+    package_data={"passl_simsiam.zoo": ["models.yaml"]},
     python_requires=">=3.10",
     install_requires=[
         "numpy>=1.26",
@@ -54,6 +55,7 @@ setup(
             "passl-predict=passl_simsiam.commands.predict:main",
             "passl-export=passl_simsiam.commands.export:main",
             "passl-convert=passl_simsiam.commands.convert:main",
+            "passl-download=passl_simsiam.commands.download:main",
             "passl-doctor=passl_simsiam.commands.doctor:main",
             "passl-pack=passl_simsiam.commands.pack:main",
         ]

@@ -13,7 +13,7 @@ LAYERS = [
     {"errors", "registry", "runtime", "watchdog", "distributed", "log"},
     {"config"},
     {"models", "data", "optim", "checkpoint", "evaluation"},
-    {"engine", "build", "export"},
+    {"engine", "build", "zoo", "export"},
     {"tasks"},
     {"api", "commands"},
 ]

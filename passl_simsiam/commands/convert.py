@@ -11,6 +11,7 @@ from passl_simsiam.commands.common import guarded, new_parser
 DESCRIPTION = """Convert weights and prove it: every tensor has a rule or nothing is written, the result is read back
 and compared bit for bit, and the networks of both files are run on fixed images (the torch side by torch where that
 is installed)."""
+SOURCE = "a weight file, a run's or checkpoint's folder, or a name that passl-download knows"
 TARGET = """what to write: FILE.safetensors, FILE.pdparams, FILE.pth (.pt, .tar, .ckpt), or a folder, which becomes a
 run's with a checkpoint that Global.checkpoint and Global.pretrained_model take"""
 TO = """the target's format, where its suffix leaves a choice: by default that is official (torchvision without a
@@ -20,7 +21,7 @@ projector) in .pth, passl (paddle.vision) in .pdparams"""
 def main(argv: Sequence[str] | None = None) -> int:
     """Convert or inspect; the exit code."""
     parser = new_parser("passl-convert", DESCRIPTION)
-    parser.add_argument("source", nargs="?", metavar="IN", help="a weight file, or a run's or checkpoint's folder")
+    parser.add_argument("source", nargs="?", metavar="IN", help=SOURCE)
     parser.add_argument("target", nargs="?", metavar="OUT", help=TARGET)
     parser.add_argument("--from", dest="source_format", metavar="FORMAT", help="the source's format; found by default")
     parser.add_argument("--to", dest="target_format", metavar="FORMAT", help=TO)
@@ -47,17 +48,18 @@ def _work(arguments: argparse.Namespace) -> None:
         print(document(), end="")
         return
     if arguments.inspect is not None:
+        from passl_simsiam import zoo
         from passl_simsiam.checkpoint.inspect import inspect
 
-        print(inspect(arguments.inspect))
+        print(inspect(zoo.resolve(arguments.inspect)))
         return
-    from passl_simsiam import runtime
+    from passl_simsiam import runtime, zoo
     from passl_simsiam.checkpoint.convert import convert
     from passl_simsiam.checkpoint.proof import prove
 
     runtime.prepare_environment()
     report = convert(
-        arguments.source,
+        zoo.resolve(arguments.source),
         arguments.target,
         source_format=arguments.source_format,
         target_format=arguments.target_format,
