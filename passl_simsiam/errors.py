@@ -18,6 +18,10 @@ class TrainingError(Exception):
     """Training cannot sensibly go on (a loss that is not finite). Commands say so in one line and exit with code 1."""
 
 
+class Interrupted(Exception):
+    """Training was asked to stop and has saved where it stands. Commands say so and exit with code 75 ("try again")."""
+
+
 def suggest(bad: str, choices: Iterable[str]) -> str:
     """The tail of an error message: the likely intent, if any choice is close to `bad`, and all the choices."""
     names = sorted(map(str, choices))

@@ -144,6 +144,11 @@ def find(path: Path, which: str = "latest", warn: Callable[[str], Any] = warning
     raise CheckpointError(f"every checkpoint in {path} is damaged")
 
 
+def exists(run: Path) -> bool:
+    """Whether the run's folder holds any checkpoint, whole or damaged."""
+    return bool(_candidates(run / FOLDER))
+
+
 def pointed(folder: Path, pointer: str) -> Path | None:
     """The checkpoint that `latest` or `best` in a `checkpoints` folder means, or None without such a pointer."""
     link = folder / pointer

@@ -9,10 +9,11 @@ from collections.abc import Callable, Sequence
 
 from passl_simsiam import __version__
 from passl_simsiam.config import Config
-from passl_simsiam.errors import TrainingError, UserError
+from passl_simsiam.errors import Interrupted, TrainingError, UserError
 
 EXIT_FAILED = 1
 EXIT_USER_ERROR = 2
+EXIT_STOPPED = 75  # EX_TEMPFAIL of sysexits.h: the same command, run again, goes on
 EXIT_INTERRUPTED = 130
 
 
@@ -66,6 +67,9 @@ def guarded(
             traceback.print_exc()
         print(f"error: {error}", file=sys.stderr)
         return EXIT_USER_ERROR if isinstance(error, UserError) else EXIT_FAILED
+    except Interrupted as stop:
+        print(f"stopped: {stop}; the same command with -o Global.checkpoint=auto goes on", file=sys.stderr)
+        return EXIT_STOPPED
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return EXIT_INTERRUPTED

@@ -41,8 +41,15 @@ class GlobalSection(Section):
     accumulate_steps: PositiveInt = Field(1, description="forward and backward passes that make one optimizer step")
     print_batch_step: PositiveInt = Field(10, description="steps from one record to the next")
     save_every_epochs: PositiveInt = 1
+    save_every_steps: PositiveInt | None = None
+    save_every_minutes: PositiveFloat | None = None
+    on_save_error: Literal["warn", "stop"] = Field("warn", description="a save that fails: go on, or end the run")
     keep_last: PositiveInt = Field(2, description="checkpoints kept beside `latest` and `best`")
-    checkpoint: str | None = Field(None, description="a checkpoint to resume from: `latest`, or a path")
+    checkpoint: str | None = Field(
+        None, description="a checkpoint to resume from: `latest`, a path, or `auto`: the latest if there is one"
+    )
+    hang_timeout: PositiveFloat = Field(600.0, description="seconds without progress until a process counts as hung")
+    max_skipped_steps: PositiveInt = Field(10, description="steps in a row without finite gradients that end the run")
     pretrained_model: str | None = Field(None, description="weights for the backbone: a path, with or without suffix")
 
 
@@ -125,6 +132,21 @@ class EvaluationSection(Section):
     knn: KNN | None = KNN()
     few_label: FewLabel | None = None
     baselines: bool = Field(False, description="also score random weights and raw pixels; for small data sets")
+    pictures: bool = Field(True, description="at the end of a run, pictures of the features of some images")
+
+
+class AMPSection(Section):
+    """Mixed precision, on GPUs only: which operations of the forward pass are cast, and to what."""
+
+    level: Literal["O1", "O2"] = "O1"
+    dtype: Literal["bfloat16", "float16"] = "bfloat16"
+
+
+class FaultsSection(Section):
+    """Faults made on purpose, to rehearse what a run does about them."""
+
+    nonfinite_step: NonNegativeInt = Field(description="the first step (from 0) whose loss becomes NaN")
+    nonfinite_count: PositiveInt = Field(1, description="how many of them")
 
 
 class HealthSection(Section):
@@ -150,3 +172,5 @@ class Config(Section):
     DataLoader: DataLoaderSection
     Evaluation: EvaluationSection = EvaluationSection()
     Health: HealthSection = HealthSection()
+    AMP: AMPSection | None = None
+    Faults: FaultsSection | None = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
@@ -81,6 +81,10 @@ class RunLog:
         self._say(f"warning: {text}", style="yellow")
         self._write_text(f"WARNING {text}")
 
+    def note(self, text: str) -> None:
+        """Write `text` into log.txt only: the console has it from elsewhere."""
+        self._write_text(text)
+
     def record(self, values: Mapping[str, Any]) -> None:
         """Add one record to metrics.jsonl and metrics.csv, and its numbers as scalars to VisualDL.
 
@@ -108,6 +112,11 @@ class RunLog:
     def text(self, tag: str, text: str, step: int) -> None:
         """Show `text` in VisualDL, whose page joins its lines (the tooltip keeps them) and reads no Markdown."""
         self._event("text", tag, text, step)
+
+    def embeddings(self, tag: str, rows: np.ndarray[Any, Any], labels: Sequence[str], step: int) -> None:
+        """Show points, float [n, d] with a label each, on VisualDL's page High Dimensional."""
+        if self._events is not None:
+            self._safely("the VisualDL file", self._events.embeddings, tag, rows, labels, step)
 
     def progress(self, total: int, *, start: int = 0, label: str = "") -> Progress:
         """A live bar on a terminal, plain lines elsewhere; log.txt has the lines in both cases.

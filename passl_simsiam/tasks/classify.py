@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import paddle
 
 from passl_simsiam import build
@@ -47,24 +48,31 @@ class Classification:
 
 
 class Validation(Callback):
-    """Top-1 and top-5 on the images of DataLoader.Eval every so many epochs."""
+    """Top-1 and top-5 on the images of DataLoader.Eval every so many epochs.
+
+    Attributes:
+        last: the predictions and the labels of the last time, int64 [n] each.
+    """
 
     def __init__(self, session: Session, model: paddle.nn.Layer, data: Data) -> None:
-        self._session, self._model, self._data = session, model, data
+        self._session, self._model, self.data = session, model, data
+        self.last: tuple[np.ndarray, np.ndarray] | None = None
 
     @property
     def protocol(self) -> str:
-        node = self._data.dataset
+        node = self.data.dataset
         transform = self._session.config.DataLoader.Eval.dataset.transform.name  # type: ignore[union-attr]
         return f"{len(node)} images of DataLoader.Eval, transform {transform}"
 
     def metrics(self) -> dict[str, float]:
-        logits, labels, _ = self._data.features(self._model, self._session.world)
+        logits, labels, _ = self.data.features(self._model, self._session.world)
+        self.last = logits.argmax(axis=1), labels
         return {"eval/top1": topk_accuracy(logits, labels, 1), "eval/top5": topk_accuracy(logits, labels, 5)}
 
     def after_epoch(self, state: TrainState) -> None:
         if state.epoch % self._session.config.Evaluation.every_epochs == 0 or state.step == state.last_step:
-            state.metrics |= self.metrics()
+            with self._session.signals.interruptible():
+                state.metrics |= self.metrics()
 
 
 @dataclass(frozen=True)
@@ -119,7 +127,7 @@ def run(session: Session) -> TrainState:
     if state.best is not None:
         last = state.metrics.get("eval/top1", float("nan"))
         session.log.info(f"top-1: best {state.best:.4f}, last {last:.4f} ({prepared.validation.protocol})")
-    report_classification(session, training, prepared.validation, state)
+    report_classification(session, model, training.data, prepared.validation)
     return state
 
 

@@ -26,20 +26,15 @@ def report(training: Training) -> None:
     state = TrainState()
     with training.data.loader:
         fit(
-            training.learner,
+            training.stepper,
             training.data.loader,
-            training.optimizer,
             training.rates,
             epochs=training.session.config.Global.epochs,
             state=state,
             max_steps=1,
-            accumulate=training.session.config.Global.accumulate_steps,
         )
-    assert state.loss is not None
     rates = ", ".join(f"{name} {rate:g}" for name, rate in state.rates.items())
-    training.session.log.info(
-        f"one step of {state.images} images: loss {state.loss.item():.4f}, learning rates {rates}"
-    )
+    training.session.log.info(f"one step of {state.images} images: loss {state.loss:.4f}, learning rates {rates}")
     training.session.log.info(f"peak memory: {_memory()}")
     training.session.log.info("dry run: nothing was written")
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import platform
+import traceback
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -18,7 +20,9 @@ from passl_simsiam.checkpoint import io
 from passl_simsiam.config import Config, to_yaml
 from passl_simsiam.config.schema import Split
 from passl_simsiam.distributed import World
-from passl_simsiam.errors import UserError
+from passl_simsiam.engine.signals import StopSignals
+from passl_simsiam.engine.step import Requests
+from passl_simsiam.errors import Interrupted, TrainingError, UserError
 from passl_simsiam.evaluation.features import Features, extract
 from passl_simsiam.log import RunLog
 from passl_simsiam.models.normalize import Normalize
@@ -35,6 +39,8 @@ class Session:
     Attributes:
         saved: the checkpoint that the run goes on from, or None at its beginning.
         environment: the variables that were set before Paddle was imported.
+        requests: what this process asks of all ranks at the next step.
+        signals: SIGTERM and SIGINT, while training.
     """
 
     config: Config
@@ -42,6 +48,11 @@ class Session:
     log: RunLog
     saved: io.Checkpoint | None = None
     environment: Mapping[str, str] = field(default_factory=dict)
+    requests: Requests = field(default_factory=Requests)
+
+    @cached_property
+    def signals(self) -> StopSignals:
+        return StopSignals(self.requests)
 
     @property
     def folder(self) -> Path:
@@ -53,7 +64,16 @@ class Session:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if error is not None:
+            self.log.note(_told(error))
         self.log.close()
+
+
+def _told(error: BaseException) -> str:
+    """What log.txt keeps of the end of a run: the line that the console shows, or a traceback where it shows one."""
+    if isinstance(error, (UserError, TrainingError, Interrupted)):
+        return f"ENDED: {error}"
+    return "ENDED\n" + "".join(traceback.format_exception(error)).rstrip()
 
 
 def open_session(config: Config, environment: Mapping[str, str], *, writes: bool) -> Session:
@@ -67,9 +87,9 @@ def open_session(config: Config, environment: Mapping[str, str], *, writes: bool
     """
     world = distributed.from_environment()
     device = runtime.choose_device(config.Global.device)
-    # Every rank looks into the run's folder before they meet; only then does the main rank begin to write there.
-    saved = _find_checkpoint(config) if writes else None
     distributed.start(world)
+    damaged: list[str] = []
+    saved = _find_checkpoint(config, world, damaged.append) if writes else None
     runtime.seed_everything(config.Global.seed)
     log = RunLog(
         config.Global.output_dir if writes else None,
@@ -87,23 +107,44 @@ def open_session(config: Config, environment: Mapping[str, str], *, writes: bool
     )
     if environment:
         log.info("set for this CPU: " + " ".join(f"{key}={value}" for key, value in environment.items()))
+    for line in damaged:
+        log.warn(line)
     if saved:
         log.info(f"resuming from {saved.path} at step {saved.state['step']}")
         _warn_of_changes(saved.state["config"], config, log)
+        before = saved.state.get("processes", world.size)
+        if before != world.size:
+            log.info(
+                f"{before} process(es) before, {world.size} now: the same batches and views, but sums are taken in "
+                "another order, so the weights are the same up to rounding, no longer bitwise"
+            )
     return session
 
 
-def _find_checkpoint(config: Config) -> io.Checkpoint | None:
+def _find_checkpoint(config: Config, world: World, warn: Callable[[str], None]) -> io.Checkpoint | None:
     """The checkpoint that Global.checkpoint names; None to start anew, which must not overwrite another run."""
     folder, wanted = Path(config.Global.output_dir), config.Global.checkpoint
-    if wanted is None:
-        if (folder / "metrics.jsonl").exists() and (folder / "metrics.jsonl").stat().st_size:
-            raise UserError(
-                f"Global.output_dir: {folder} holds a run already; go on with it by -o Global.checkpoint=latest, "
-                "or give the new run another Global.output_dir"
-            )
-        return None
-    return io.load(io.find(folder) if wanted == "latest" else io.find(Path(wanted)))
+    if world.is_main and wanted in ("auto", "latest"):
+        io.clean(folder)  # what a killed save left; only one process may
+    distributed.barrier(world, "looking for a checkpoint")
+    saved = None
+    if wanted == "latest" or (wanted == "auto" and io.exists(folder)):
+        saved = io.load(io.find(folder, warn=warn))
+    elif wanted not in (None, "auto"):
+        saved = io.load(io.find(Path(wanted), warn=warn))
+    elif wanted is None and (folder / "metrics.jsonl").exists() and (folder / "metrics.jsonl").stat().st_size:
+        raise UserError(
+            f"Global.output_dir: {folder} holds a run already; go on with it by -o Global.checkpoint=latest, "
+            "or give the new run another Global.output_dir"
+        )
+    # From here on the main rank writes: all have looked.
+    steps = distributed.gather_rows(np.array([saved.state["step"] if saved else -1]), world).tolist()
+    if len(set(steps)) > 1:
+        raise UserError(
+            f"Global.checkpoint: the processes found different checkpoints, of steps {steps} by rank (-1: none); "
+            "Global.output_dir must be on a disk that all machines share"
+        )
+    return saved
 
 
 def checkpoint_to_score(config: Config, log: RunLog) -> io.Checkpoint:
@@ -113,8 +154,8 @@ def checkpoint_to_score(config: Config, log: RunLog) -> io.Checkpoint:
         UserError: there is none.
     """
     folder, wanted = Path(config.Global.output_dir), config.Global.checkpoint
-    if wanted is None or wanted == "latest":
-        which = "best" if wanted is None and io.pointed(folder / io.FOLDER, "best") else "latest"
+    if wanted in (None, "latest", "auto"):
+        which = "best" if wanted != "latest" and io.pointed(folder / io.FOLDER, "best") else "latest"
         path = io.find(folder, which)
     else:
         path = io.find(Path(wanted))
@@ -125,7 +166,8 @@ def checkpoint_to_score(config: Config, log: RunLog) -> io.Checkpoint:
 
 #: What may differ on resume without another training: where and how often things are written, how data is loaded.
 _HARMLESS = {"output_dir", "max_steps", "device", "threads", "print_batch_step", "save_every_epochs", "keep_last"}
-_HARMLESS |= {"checkpoint", "loader"}
+_HARMLESS |= {"checkpoint", "loader", "save_every_steps", "save_every_minutes", "on_save_error", "max_skipped_steps"}
+_HARMLESS |= {"Faults"}
 
 
 def _warn_of_changes(old: Mapping[str, Any], config: Config, log: RunLog) -> None:

@@ -11,9 +11,13 @@ import paddle
 from passl_simsiam import build
 from passl_simsiam.checkpoint.random_state import restore_random_state
 from passl_simsiam.checkpoint.weights import apply_weights, load_weights
-from passl_simsiam.engine.callbacks import Recorder, Saver, restore
-from passl_simsiam.engine.loop import Callback, Learner, TrainState, fit
-from passl_simsiam.errors import UserError
+from passl_simsiam.engine.callbacks import Recorder
+from passl_simsiam.engine.loop import ASKED, Callback, TrainState, fit
+from passl_simsiam.engine.nonfinite import NonFiniteSteps, inject_non_finite
+from passl_simsiam.engine.precision import LossScaler, autocast
+from passl_simsiam.engine.saver import Saver
+from passl_simsiam.engine.step import Learner, Stepper
+from passl_simsiam.errors import Interrupted, UserError
 from passl_simsiam.models.sync_batchnorm import synchronize_batch_norm
 from passl_simsiam.optim.groups import ParamGroup, rates_at
 from passl_simsiam.optim.momentum import Momentum
@@ -32,6 +36,7 @@ class Training:
     groups: Sequence[ParamGroup]
     optimizer: Momentum
     schedule: Schedule
+    scaler: LossScaler | None
 
     @classmethod
     def prepare(cls, session: Session, learner: Learner, data: Data) -> Training:
@@ -43,10 +48,11 @@ class Training:
                 synchronize_batch_norm(learner.model)
             # It copies the main rank's weights to the others and averages gradients; names stay those of the model.
             learner.forward = paddle.DataParallel(learner.model)
+        scaler = _mix_precision(session, learner)
         groups = build.parameter_groups(config, learner.model)
         optimizer = build.optimizer(config, groups)
         schedule = build.schedule(config, len(data.loader))
-        return cls(session, learner, data, groups, optimizer, schedule)
+        return cls(session, learner, data, groups, optimizer, schedule, scaler)
 
     def describe(self) -> None:
         """Log what is derived from the recipe: what the run does in fact."""
@@ -78,51 +84,102 @@ class Training:
             apply_weights(self.learner.model, saved.model, source=str(saved.path))
             self.optimizer.load_state_dict({k: paddle.to_tensor(v) for k, v in saved.optimizer.items()})
             restore_random_state(saved.state["random"])
-            restore(state, saved.state)
+            state.restore(saved.state)
+            if self.scaler is not None and saved.state.get("scaler"):
+                self.scaler.load_state_dict(saved.state["scaler"])
         return state
 
     def rates(self, step: int) -> dict[str, float]:
         return rates_at(self.groups, self.schedule, step)
 
+    @property
+    def stepper(self) -> Stepper:
+        """What takes the optimizer's steps, as the recipe cuts and scales them."""
+        parts = self.session.config.Global.accumulate_steps
+        return Stepper(self.learner, self.optimizer, self.session.world, accumulate=parts, scaler=self.scaler)
+
     def fit(self, state: TrainState, callbacks: Sequence[Callback], *, best_by: str) -> None:
-        """Train to the end, with records, progress bar and checkpoints beside the task's own callbacks."""
-        node, log, loader = self.session.config.Global, self.session.log, self.data.loader
+        """Train to the end, with records, progress bar and checkpoints beside the task's own callbacks.
+
+        Raises:
+            Interrupted: a signal asked to stop; where training stands is saved.
+            TrainingError: training cannot go on, or its result could not be saved.
+        """
+        session, loader = self.session, self.data.loader
+        node, log = session.config.Global, session.log
         total = min(node.epochs * len(loader), node.max_steps or node.epochs * len(loader))
-        if state.step >= total:
+        if state.step >= total and not state.epoch_due:
             log.info(f"nothing to train: the checkpoint stands at step {state.step} of {total}")
             return
-        with loader, log.progress(total, start=state.step, label=node.task) as bar:
-            recorder = Recorder(log, bar, loader, node.print_batch_step, node.epochs, self.session.world)
-            fit(
-                self.learner,
-                loader,
-                self.optimizer,
-                self.rates,
-                epochs=node.epochs,
-                state=state,
-                max_steps=node.max_steps,
-                accumulate=node.accumulate_steps,
-                callbacks=[recorder, *callbacks, *self._savers(best_by)],
+        if faults := session.config.Faults:
+            inject_non_finite(self.learner, state, faults.nonfinite_step, faults.nonfinite_count)
+        saver = self._saver(best_by)
+        with session.signals, loader, log.progress(total, start=state.step, label=node.task) as bar:
+            recorder = Recorder(log, bar, loader, node.print_batch_step, node.epochs)
+            skipped = NonFiniteSteps(
+                node.max_skipped_steps, session.folder, self.data.dataset.name, saver.save, log, session.world
             )
+            try:
+                fit(
+                    self.stepper,
+                    loader,
+                    self.rates,
+                    epochs=node.epochs,
+                    state=state,
+                    max_steps=node.max_steps,
+                    requests=session.requests,
+                    callbacks=[recorder, skipped, *callbacks, saver],
+                )
+            except Exception:
+                # In an evaluation, every rank holds the same weights: what to save needs no agreement. The exception is
+                # then the interruption, or what it did to a rank that waited for an interrupted one.
+                if not (session.signals.received and state.epoch_due):
+                    raise
+                saver.save_alone(state)
+                state.stop = ASKED
+        if state.stop == ASKED:
+            raise Interrupted(f"{session.signals.received or 'another process'} asked to stop: step {state.step} saved")
 
-    def _savers(self, best_by: str) -> list[Callback]:
-        if not self.session.world.is_main:
-            return []
+    def _saver(self, best_by: str) -> Saver:
         node = self.session.config.Global
-        return [
-            Saver(
-                self.session.folder,
-                self._contents,
-                every=node.save_every_epochs,
-                keep=node.keep_last,
-                best_by=best_by,
-                config=self.session.config.model_dump(mode="json"),
-                data=asdict(Images.of(self.data.dataset)),
-            )
-        ]
+        return Saver(
+            self.session.folder,
+            self._contents,
+            self._about,
+            self.session.log,
+            self.session.world,
+            self.session.requests,
+            every_epochs=node.save_every_epochs,
+            every_steps=node.save_every_steps,
+            every_minutes=node.save_every_minutes,
+            keep=node.keep_last,
+            best_by=best_by,
+            on_error=node.on_save_error,
+        )
 
     def _contents(self) -> dict[str, Any]:
         return {"model": self.learner.model.state_dict(), "optimizer": self.optimizer.state_dict()}
+
+    def _about(self) -> dict[str, Any]:
+        return {
+            "config": self.session.config.model_dump(mode="json"),
+            "data": asdict(Images.of(self.data.dataset)),
+            "processes": self.session.world.size,
+            "scaler": self.scaler.state_dict() if self.scaler is not None else None,
+        }
+
+
+def _mix_precision(session: Session, learner: Learner) -> LossScaler | None:
+    """Put the forward pass under the recipe's AMP; the scaler of the loss, if its type needs one."""
+    node = session.config.AMP
+    if node is None:
+        return None
+    if not paddle.get_device().startswith("gpu"):
+        session.log.warn(f"AMP {node.level} {node.dtype}: not on a CPU, where all is computed in float32")
+        return None
+    learner.forward = autocast(learner.forward, node.level, node.dtype)
+    session.log.info(f"AMP {node.level}, {node.dtype}: weights, statistics and the loss stay float32")
+    return LossScaler() if node.dtype == "float16" else None
 
 
 def loss_of(loss: Callable[..., paddle.Tensor], outputs: Mapping[str, Any], model: paddle.nn.Layer) -> paddle.Tensor:

@@ -9,7 +9,9 @@ import numpy as np
 import paddle
 import pytest
 
-from passl_simsiam.engine.loop import Callback, TrainState, fit
+from passl_simsiam.distributed import World
+from passl_simsiam.engine.loop import ASKED, Callback, TrainState, fit
+from passl_simsiam.engine.step import Requests, Stepper
 
 
 class Numbers:
@@ -54,6 +56,7 @@ class Recording:
 
     def __init__(self, model: paddle.nn.Layer) -> None:
         self.model, self.rates, self.gradients = model, [], []
+        self.parameters = {"weight": model.weight}
 
     def step(self, rates: dict[str, float]) -> None:
         self.rates.append(rates["main"])
@@ -73,6 +76,9 @@ class Diary(Callback):
     def after_step(self, state: TrainState) -> None:
         self.lines.append(f"step {state.step} {state.images}")
 
+    def after_skipped(self, state: TrainState) -> None:
+        self.lines.append(f"skip {state.step} {state.skipped_in_a_row}")
+
     def after_epoch(self, state: TrainState) -> None:
         self.lines.append(f"end {state.epoch}")
 
@@ -80,11 +86,14 @@ class Diary(Callback):
         self.lines.append("done")
 
 
-def train(state: TrainState | None = None, **options: Any) -> tuple[Recording, Numbers, Diary, TrainState]:
-    learner, loader, diary, state = Line(), Numbers(), Diary(), state or TrainState()
+def train(
+    state: TrainState | None = None, accumulate: int = 1, **options: Any
+) -> tuple[Recording, Numbers, Diary, TrainState]:
+    learner, loader, diary, state = options.pop("learner", Line()), Numbers(), Diary(), state or TrainState()
     optimizer = Recording(learner.model)
+    stepper = Stepper(learner, optimizer, World(), accumulate=accumulate)
     rates = lambda step: {"main": float(step)}  # noqa: E731
-    fit(learner, loader, optimizer, rates, epochs=2, state=state, callbacks=[diary], **options)
+    fit(stepper, loader, rates, epochs=2, state=state, callbacks=[diary], **options)
     return optimizer, loader, diary, state
 
 
@@ -114,6 +123,75 @@ def test_accumulated_gradients_are_those_of_the_whole_batch(parts: int) -> None:
     whole, _, _, whole_state = train()
     cut, _, _, cut_state = train(accumulate=parts)
     assert cut.gradients == pytest.approx(whole.gradients, rel=1e-6)
-    assert cut_state.loss is not None
-    assert whole_state.loss is not None
-    assert cut_state.loss.item() == pytest.approx(whole_state.loss.item(), rel=1e-6)
+    assert cut_state.loss == pytest.approx(whole_state.loss, rel=1e-6)
+
+
+class Broken(Line):
+    """Its loss is not a number at the given samples, and a batch norm sees what it sees."""
+
+    def __init__(self, at: float) -> None:
+        super().__init__()
+        self.norm = paddle.nn.BatchNorm1D(1)
+        self.model.norm = self.norm
+        self.at = at
+
+    def loss(self, views: list[paddle.Tensor], labels: paddle.Tensor) -> tuple[paddle.Tensor, dict[str, Any]]:
+        x = views[0] * float("nan") if (views[0] == self.at).any() else views[0]
+        return (self.model(self.norm(x)) ** 2).mean(), {}
+
+
+def test_a_step_that_is_not_finite_is_skipped_and_leaves_no_trace() -> None:
+    learner = Broken(at=5.0)  # in the second batch of each epoch
+    optimizer, _, diary, state = train(learner=learner)
+    assert diary.lines[1:4] == ["step 1 4", "skip 2 1", "step 3 10"]
+    assert (state.skipped, state.skipped_in_a_row, state.step, state.loss_count) == (2, 0, 6, 2)
+    assert optimizer.rates == [0, 2, 3, 5]
+    assert np.isfinite(optimizer.gradients).all()
+    assert np.isfinite(learner.norm._mean.numpy()).all()
+    without = Broken(at=-1.0)
+    for batch in [b for b in Numbers().epoch(0) if 5.0 not in b["views"][0]] * 2:
+        without.norm(paddle.to_tensor(batch["views"][0]))
+    assert learner.norm._mean.item() == without.norm._mean.item()
+
+
+class Asking(Callback):
+    """Asks for something after a step."""
+
+    def __init__(self, requests: Requests, step: int, **what: bool) -> None:
+        self.requests, self.step, self.what = requests, step, what
+        self.saves: list[int] = []
+
+    def after_step(self, state: TrainState) -> None:
+        if state.step == self.step:
+            for name, value in self.what.items():
+                setattr(self.requests, name, value)
+        if state.save:
+            self.saves.append(state.step)
+
+
+def test_a_stop_asked_for_ends_training_after_the_next_step() -> None:
+    requests = Requests()
+    learner, state = Line(), TrainState()
+    stepper = Stepper(learner, Recording(learner.model), World())
+    diary = Diary()
+    asking = Asking(requests, 2, stop=True)
+    rates = lambda step: {"main": 0.0}  # noqa: E731
+    fit(stepper, Numbers(), rates, epochs=2, state=state, requests=requests, callbacks=[diary, asking])
+    assert (state.step, state.stop) == (3, ASKED)
+    assert diary.lines[-2:] == ["step 3 10", "done"]  # what ends the epoch is left to the run that goes on
+    assert state.epoch_due
+
+    again = TrainState()
+    again.restore(state.place())
+    _, _, diary, _ = train(again)
+    assert diary.lines[:2] == ["end 1", "begin 2"]
+
+
+def test_a_save_asked_for_comes_once() -> None:
+    requests = Requests()
+    learner = Line()
+    asking = Asking(requests, 2, save=True)
+    rates = lambda step: {"main": 0.0}  # noqa: E731
+    stepper = Stepper(learner, Recording(learner.model), World())
+    fit(stepper, Numbers(), rates, epochs=2, state=TrainState(), requests=requests, callbacks=[asking])
+    assert asking.saves == [3]

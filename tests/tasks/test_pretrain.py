@@ -18,6 +18,34 @@ from passl_simsiam.log import read_metrics
 RECIPE = "configs/simsiam_r18_pt_digits.yaml"
 
 
+#: What a record holds that depends on the clock.
+TIMES = ("train/images_per_second", "train/data_wait")
+
+
+def assert_same(left: Path, right: Path) -> None:
+    """Two runs ended with the same bits in weights, velocities and records."""
+    a, b = io.load(io.find(left)), io.load(io.find(right))
+    assert a.state["step"] == b.state["step"]
+    assert a.state["random"] == b.state["random"]
+    for kind in ("model", "optimizer"):
+        one, other = getattr(a, kind), getattr(b, kind)
+        assert one.keys() == other.keys()
+        for name in one:
+            np.testing.assert_array_equal(one[name], other[name], err_msg=name)
+    records = [
+        {
+            (r["step"], *sorted(r)): {k: v for k, v in r.items() if k not in TIMES}
+            for r in read_metrics(f / "metrics.jsonl")
+        }
+        for f in (left, right)
+    ]
+    assert all(records[1][key] == record for key, record in records[0].items())
+
+
+def checkpoints(run: Path) -> list[Path]:
+    return sorted(p for p in (run / "checkpoints").iterdir() if p.is_dir() and not p.is_symlink())
+
+
 def test_the_runs_folder(pretrain: Run, capsys: pytest.CaptureFixture[str]) -> None:
     folder = pretrain("run", "Evaluation.knn.every_epochs=1", "Evaluation.few_label={labels_per_class: [1], draws: 2}")
     records = read_metrics(folder / "metrics.jsonl")
@@ -64,18 +92,7 @@ def test_a_resumed_run_is_bitwise_the_same(pretrain: Run) -> None:
     assert io.find(halves).name == "step_00000029"
     pretrain("halves", "Global.checkpoint=latest")
 
-    a, b = io.load(io.find(whole)), io.load(io.find(halves))
-    assert a.state["step"] == b.state["step"] == 44
-    for kind in ("model", "optimizer"):
-        left, right = getattr(a, kind), getattr(b, kind)
-        assert left.keys() == right.keys()
-        for name in left:
-            np.testing.assert_array_equal(left[name], right[name], err_msg=name)
-    losses = [
-        {r["step"]: r["train/loss"] for r in read_metrics(f / "metrics.jsonl") if "train/loss" in r}
-        for f in (whole, halves)
-    ]
-    assert all(losses[1][step] == loss for step, loss in losses[0].items())
+    assert_same(whole, halves)
     steps = [r["step"] for r in read_metrics(halves / "metrics.jsonl") if "train/loss" in r]
     assert steps == sorted(set(steps))
 
@@ -118,12 +135,67 @@ def test_evaluation_repeats_the_last_score(pretrain: Run, root: Path, capsys: py
 
 def test_a_loss_that_is_not_finite_ends_the_run(tmp_path: Path, root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     wild = ["LRScheduler.learning_rate=1e30", "Global.print_batch_step=1", f"Global.output_dir={tmp_path}/run"]
-    wild += ["Evaluation.baselines=false"]
+    wild += ["Evaluation.baselines=false", "Global.max_skipped_steps=3"]
     assert train.main(["-c", str(root / RECIPE), "-o", *TINY_PRETRAINING, *wild]) == 1
     error = capsys.readouterr().err
     assert error.startswith("error: the loss is nan at step")
     assert error.count("\n") == 1
-    assert not (tmp_path / "run/checkpoints").exists()
+    (report,) = (tmp_path / "run").glob("nonfinite_step_*.json")
+    batch = json.loads(report.read_text())["batch"]
+    assert len({sample["index"] for sample in batch}) == 64
+    saved = io.load(io.find(tmp_path / "run"))
+    assert saved.state["step"] == int(report.stem[-8:]) - 3
+    assert all(np.isfinite(array).all() for array in saved.model.values())
+    assert "ENDED: the loss is nan" in (tmp_path / "run/log.txt").read_text()
+
+
+def test_a_passing_fault_of_the_machine_leaves_no_trace(pretrain: Run, root: Path) -> None:
+    """Too many steps in a row that are not finite end the run before the first of them; the next one redoes them."""
+    whole = pretrain("whole")
+    folder = whole.with_name("hurt")
+    overrides = [*TINY_PRETRAINING, f"Global.output_dir={folder}", "Global.max_skipped_steps=3"]
+    fault = "Faults={nonfinite_step: 20, nonfinite_count: 3}"  # across the end of the first epoch, at step 22
+    assert train.main(["-c", str(root / RECIPE), "-o", *overrides, fault]) == 1
+    assert io.load(io.find(folder)).state["step"] == 20
+    pretrain("hurt", "Global.checkpoint=auto")
+    assert_same(whole, folder)
+
+
+def test_a_few_steps_that_are_not_finite_are_skipped(pretrain: Run) -> None:
+    folder = pretrain("run", "Faults={nonfinite_step: 20, nonfinite_count: 3}")
+    saved = io.load(io.find(folder))
+    assert (saved.state["step"], saved.state["skipped"], saved.state["skipped_in_a_row"]) == (44, 3, 0)
+    assert all(np.isfinite(array).all() for array in saved.model.values())
+    assert (
+        "WARNING step 23 skipped: loss or gradients are not finite (3 in a row, 3 in all)"
+        in (folder / "log.txt").read_text()
+    )
+
+
+def test_checkpoints_by_step_and_by_the_clock(pretrain: Run) -> None:
+    saves = ["Global.save_every_epochs=100", "Global.keep_last=100", "Evaluation.baselines=false"]
+    by_step = pretrain("steps", *saves, "Global.save_every_steps=15", "Global.max_steps=40")
+    assert [c.name for c in checkpoints(by_step)] == ["step_00000015", "step_00000030", "step_00000040"]
+    by_clock = pretrain("clock", *saves, "Global.save_every_minutes=0.0001", "Global.max_steps=5")
+    assert len(checkpoints(by_clock)) >= 4
+
+
+def test_auto_starts_anew_or_goes_on(pretrain: Run) -> None:
+    folder = pretrain("run", "Global.checkpoint=auto", "Global.max_steps=5")
+    pretrain("run", "Global.checkpoint=auto", "Global.max_steps=8")
+    assert [c.name for c in checkpoints(folder)] == ["step_00000005", "step_00000008"]
+
+
+def test_a_damaged_checkpoint_is_named_and_the_one_before_taken(pretrain: Run) -> None:
+    whole = pretrain("whole", "Evaluation.baselines=false")
+    folder = pretrain("run", "Global.max_steps=30", "Global.save_every_steps=10", "Evaluation.baselines=false")
+    weights = folder / "checkpoints/step_00000030/model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-9])
+    pretrain("run", "Global.checkpoint=auto", "Evaluation.baselines=false")
+    said = (folder / "log.txt").read_text()
+    assert "step_00000030 is damaged: model.safetensors has" in said
+    assert "resuming from" in said
+    assert_same(whole, folder)
 
 
 def test_images_without_labels(pretrain: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
