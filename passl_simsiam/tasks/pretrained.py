@@ -18,13 +18,14 @@ from passl_simsiam.checkpoint.convert import open_source
 from passl_simsiam.checkpoint.durable import digest
 from passl_simsiam.checkpoint.match import architecture, match
 from passl_simsiam.checkpoint.tensors import read_tensors
-from passl_simsiam.checkpoint.weights import apply_weights, locate
+from passl_simsiam.checkpoint.weights import apply_weights
 from passl_simsiam.config import Config
 from passl_simsiam.config.schema import Component
 from passl_simsiam.data.datasets.files import IMAGENET_MEAN, IMAGENET_STD
 from passl_simsiam.errors import UserError
 from passl_simsiam.models.backbones.resnet import CIFAR_STEM_UP_TO
 from passl_simsiam.registry import BACKBONES, HEADS, NECKS, TRANSFORMS
+from passl_simsiam.zoo import resolve
 
 if TYPE_CHECKING:
     from passl_simsiam.data.base import Dataset, Transform
@@ -103,13 +104,13 @@ def load_pretrained(source: str | Path, warn: Warn = warnings.warn) -> Pretraine
 
     Args:
         source: a run's folder (its best checkpoint, else its latest), a checkpoint's folder, or a weight file of any
-            project that conversion knows, with or without its suffix.
+            project that conversion knows, with or without its suffix, or a name of the zoo that was downloaded.
         warn: called with one line for each thing that had to be assumed.
 
     Raises:
         UserError: nothing is there, it cannot be read, or it is no network of ours.
     """
-    path = locate(source)
+    path = resolve(source)
     if path.name == io.MODEL and (path.parent / io.MANIFEST).is_file():
         path = path.parent
     return _from_checkpoint(path, warn) if path.is_dir() else _from_file(path, warn)

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from passl_simsiam.checkpoint import io
+from passl_simsiam.checkpoint.pdparams import write_beside
 from passl_simsiam.checkpoint.tensors import write_tensors
 from passl_simsiam.checkpoint.weights import apply_weights, load_weights
 from passl_simsiam.checkpoint.writers import write_pdparams, write_pth
@@ -42,6 +43,24 @@ def test_run_folder_means_best_else_latest(tmp_path: Path) -> None:
     assert load_weights(tmp_path / "checkpoints")["w"][0] == 1
     assert load_weights(tmp_path / "checkpoints/latest")["w"][0] == 2
     assert load_weights(tmp_path / "checkpoints/epoch_1")["w"][0] == 1
+
+
+def test_a_runs_best_weights_for_paddle(tmp_path: Path) -> None:
+    """Written beside, read by paddle.load and set_state_dict, and no trouble for the checkpoint."""
+    nets = Net(), Net()
+    for step, net in enumerate(nets):
+        io.save(tmp_path, f"epoch_{step}", model=net.state_dict(), optimizer={}, state={})
+    io.mark_best(tmp_path, "epoch_0")
+    path = write_beside(tmp_path)
+    assert path == tmp_path / "checkpoints/epoch_0/model.pdparams"
+    other = Net()
+    assert other.set_state_dict(paddle.load(str(path))) == ([], [])
+    assert same(arrays(other), arrays(nets[0]))
+    io.verify(path.parent)
+    io.keep_last(tmp_path, 1)
+    assert path.is_file()  # the best is kept
+    with pytest.raises(UserError, match="no checkpoint in"):
+        write_beside(tmp_path / "nowhere")
 
 
 def test_what_is_not_there_is_said_with_what_was_meant(tmp_path: Path) -> None:
