@@ -206,5 +206,12 @@ def _rows(scan: Scan) -> list[tuple[str, str]]:
 
 
 def _spread(values: np.ndarray, unit: str) -> str:
-    low, middle, high = (f"{value:,.4g}" for value in (values.min(), np.median(values), values.max()))
+    low, middle, high = (_number(float(value)) for value in (values.min(), np.median(values), values.max()))
     return f"{low} to {high} {unit}".rstrip() + f", median {middle}"
+
+
+def _number(value: float) -> str:
+    """Thousands whole and separated, smaller numbers to three digits and never in powers of ten."""
+    return (
+        f"{value:,.0f}" if value >= 100 or value == int(value) else f"{value:.3g}" if value >= 0.001 else "under 0.001"
+    )

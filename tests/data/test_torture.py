@@ -165,6 +165,14 @@ def test_a_scan_counts_everything(torture, tmp_path):
     assert result.decode_rate > result.views_rate > 0
     output = io.StringIO()
     show(result, Console(file=output, width=300))
-    for words in ("102", "10 (9.80%)", "2 in 1 groups", "largest class1 (39), smallest class0 (30)", "1 to 60 px"):
+    for words in (
+        "102",
+        "10 (9.80%)",
+        "2 in 1 groups",
+        "largest class1 (39), smallest class0 (30)",
+        "1 to 60 px, median 60",
+        "under 0.001 to 0.16 megapixels, median 0.0048",
+        "30 to 39, median 33",
+    ):
         assert words in output.getvalue()
     assert "bad: " + str(root / "class1" / "empty.jpg") + ": the file is empty" in output.getvalue()
