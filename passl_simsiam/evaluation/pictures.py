@@ -18,8 +18,8 @@ Records = Sequence[Mapping[str, Any]]
 
 THUMBNAIL = 96  # pixels a view is shown at
 SMOOTH_ABOVE = 200  # records from which a running mean is drawn over the points
-_BLUE, _ORANGE, _GREY = "#1f5fa8", "#d9822b", "#777777"
-_PAPER = 228  # grey around views: many images have a white ground
+BLUE, ORANGE, GREY = "#1f5fa8", "#d9822b", "#777777"
+PAPER = 228  # grey around views: many images have a white ground
 
 
 def view_grid(views: Sequence[Array], *, count: int = 24, columns: int = 4) -> Array:
@@ -33,22 +33,26 @@ def view_grid(views: Sequence[Array], *, count: int = 24, columns: int = 4) -> A
     Returns:
         uint8 [height, width, 3].
     """
-    images = [np.hstack([_thumbnail(view[i], gap=2) for view in views]) for i in range(min(count, len(views[0])))]
+    images = [np.hstack([_cell(view[i], gap=2) for view in views]) for i in range(min(count, len(views[0])))]
     if not images:
         raise ValueError("no views to show")
-    images = [np.pad(image, ((0, 10), (0, 10), (0, 0)), constant_values=_PAPER) for image in images]
-    images += [np.full_like(images[0], _PAPER)] * (-len(images) % columns)
+    images = [np.pad(image, ((0, 10), (0, 10), (0, 0)), constant_values=PAPER) for image in images]
+    images += [np.full_like(images[0], PAPER)] * (-len(images) % columns)
     return np.vstack([np.hstack(images[row : row + columns]) for row in range(0, len(images), columns)])
 
 
-def _thumbnail(image: Array, gap: int) -> Array:
+def _cell(view: Array, gap: int) -> Array:
+    return np.pad(thumbnail(view, THUMBNAIL), ((0, gap), (0, gap), (0, 0)), constant_values=PAPER)
+
+
+def thumbnail(image: Array, side: int) -> Array:
+    """A uint8 image [H, W, C], C = 1 or 3, as uint8 [side, side, 3]."""
     from PIL import Image
 
     rgb = Image.fromarray(np.repeat(image, 3, axis=2) if image.shape[2] == 1 else image)
     # Small images keep their pixels visible; large ones are reduced without aliasing.
-    method = Image.Resampling.NEAREST if rgb.height < THUMBNAIL else Image.Resampling.BOX
-    small = np.asarray(rgb.resize((THUMBNAIL, THUMBNAIL), method))
-    return np.pad(small, ((0, gap), (0, gap), (0, 0)), constant_values=_PAPER)
+    method = Image.Resampling.NEAREST if rgb.height < side else Image.Resampling.BOX
+    return np.asarray(rgb.resize((side, side), method))
 
 
 def save_image(image: Array, path: Path) -> None:
@@ -70,17 +74,17 @@ def loss_curve(records: Records) -> Figure | None:
     steps, loss = series(records, "train/loss")
     if not len(steps):
         return None
-    figure, axes = _figure("Training loss", "step", "loss")
-    _line(axes, steps, loss, "loss", _BLUE)
+    figure, axes = new_figure("Training loss", "step", "loss")
+    _line(axes, steps, loss, "loss", BLUE)
     return figure
 
 
 def rate_curves(records: Records) -> Figure | None:
     """`train/lr` and `train/lr_predictor` by step; None without any."""
-    figure, axes = _figure("Learning rates", "step", "learning rate")
+    figure, axes = new_figure("Learning rates", "step", "learning rate")
     for key, label, color, style in (
-        ("train/lr", "encoder (schedule)", _BLUE, "-"),
-        ("train/lr_predictor", "predictor", _ORANGE, "--"),
+        ("train/lr", "encoder (schedule)", BLUE, "-"),
+        ("train/lr_predictor", "predictor", ORANGE, "--"),
     ):
         steps, rate = series(records, key)
         if len(steps):
@@ -97,22 +101,22 @@ def std_curve(records: Records, dim: int | None) -> Figure | None:
     steps, std = series(records, "health/std")
     if not len(steps):
         return None
-    figure, axes = _figure("Spread of the embeddings z / |z|", "step", "standard deviation a channel")
-    _line(axes, steps, std, "measured", _BLUE)
+    figure, axes = new_figure("Spread of the embeddings z / |z|", "step", "standard deviation a channel")
+    _line(axes, steps, std, "measured", BLUE)
     if dim:
-        axes.axhline(1 / math.sqrt(dim), color=_GREY, linestyle="--", label=f"evenly spread: 1/√{dim}")
-    axes.set_ylim(bottom=0)
+        axes.axhline(1 / math.sqrt(dim), color=GREY, linestyle="--", label=f"evenly spread: 1/√{dim}")
+    axes.set_ylim(0, 1.2 * max(std.max(), 1 / math.sqrt(dim) if dim else 0, 1e-9))
     _legend(figure)
     return figure
 
 
 def rank_curve(records: Records) -> Figure | None:
-    """`health/rank` by epoch; None without any."""
-    epochs, rank = series(records, "health/rank", "epoch")
-    if not len(epochs):
+    """`health/rank` by step; None without any."""
+    steps, rank = series(records, "health/rank")
+    if not len(steps):
         return None
-    figure, axes = _figure("Effective rank of the features", "epoch", "effective rank")
-    axes.plot(epochs, rank, color=_BLUE, marker="o", markersize=3)
+    figure, axes = new_figure("Effective rank of the features", "step", "effective rank")
+    axes.plot(steps, rank, color=BLUE, marker="o", markersize=3)
     axes.set_ylim(bottom=0)
     return figure
 
@@ -122,20 +126,24 @@ def accuracy_curve(records: Records, key: str, title: str, levels: Mapping[str, 
     epochs, accuracy = series(records, key, "epoch")
     if not len(epochs):
         return None
-    figure, axes = _figure(title, "epoch", "%")
-    axes.plot(epochs, 100 * accuracy, color=_BLUE, marker="o", markersize=3, label="this run")
+    figure, axes = new_figure(title, "epoch", "%")
+    axes.plot(epochs, 100 * accuracy, color=BLUE, marker="o", markersize=3, label="this run")
     for (name, level), style in zip(levels.items(), ("--", ":", "-."), strict=False):
-        axes.axhline(100 * level, color=_GREY, linestyle=style, label=f"{name}: {100 * level:.1f}")
+        axes.axhline(100 * level, color=GREY, linestyle=style, label=f"{name}: {100 * level:.1f}")
     _legend(figure)
     return figure
 
 
-def _figure(title: str, x_label: str, y_label: str) -> tuple[Figure, Axes]:
-    """A figure without pyplot, which would keep it for ever and may look for a display."""
+def new_figure(title: str, x_label: str, y_label: str, size: tuple[float, float] = (5.2, 3.4)) -> tuple[Figure, Axes]:
+    """A figure without pyplot, which would keep it for ever and may look for a display.
+
+    Args:
+        size: inches, small ones: the letters must be readable on a telephone.
+    """
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
-    figure = Figure(figsize=(7, 4), dpi=130, layout="constrained")
+    figure = Figure(figsize=size, dpi=180, layout="constrained")
     axes = figure.subplots()
     axes.set_title(title)
     axes.set_xlabel(x_label)
@@ -144,6 +152,15 @@ def _figure(title: str, x_label: str, y_label: str) -> tuple[Figure, Axes]:
     axes.spines[["top", "right"]].set_visible(False)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     return figure, axes
+
+
+def pixels(figure: Figure) -> Array:
+    """A figure as a uint8 image [H, W, 3]."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[:, :, :3].copy()
 
 
 def _line(axes: Axes, x: Array, y: Array, label: str, color: str) -> None:

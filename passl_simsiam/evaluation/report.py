@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from passl_simsiam.evaluation import few_label, pictures
+from passl_simsiam.evaluation.document import Document, Facts, Part, Picture, Section, Table, Text, write
 
 Array = np.ndarray[Any, Any]
 
@@ -65,6 +66,8 @@ class Report:
         views: the views of some images, uint8 [n, H, W, C] each, if there are two or more of an image.
         embedding_dim: channels of z, if z was trained.
         loss: the loss's class name.
+        pictures: of the features, with captions.
+        measures: what records hold of the representation's health, by key, and what each means.
     """
 
     title: str
@@ -76,22 +79,27 @@ class Report:
     views: Sequence[Array] = ()
     embedding_dim: int | None = None
     loss: str = "NegativeCosine"
+    pictures: Sequence[Picture] = ()
+    measures: Mapping[str, str] = field(default_factory=dict)
+
+
+def document(report: Report) -> Document:
+    """The report in words, tables and pictures."""
+    sections = [
+        Section("What was trained", [Facts(_trained(report))]),
+        *(Section(f"{s.name}: {100 * s.value:.1f} %", _score(report, s)) for s in report.scores),
+        Section("With few labels", _few_labels(report)),
+        Section("How training went", _training(report)),
+        Section("Health", _health(report)),
+        Section("What it learned from", _views(report)),
+        Section("What the features look like", report.pictures),
+    ]
+    return Document(report.title, [s for s in sections if s.parts], _summary(report), _headline(report))
 
 
 def write_report(folder: Path, report: Report) -> Path:
-    """Write report.md and the PNG pictures that it shows into `folder`; return report.md's path. Raises OSError."""
-    folder.mkdir(parents=True, exist_ok=True)
-    sections = [
-        f"# {report.title}\n",
-        _what_was_trained(report),
-        *(_score(folder, report, score) for score in report.scores),
-        _few_labels(report),
-        _training(folder, report),
-        _views(folder, report),
-    ]
-    path = folder / "report.md"
-    path.write_text("\n".join(section for section in sections if section), encoding="utf-8")
-    return path
+    """Write report.md, report.json and the PNG pictures into `folder`; return report.md's path. Raises OSError."""
+    return write(folder, document(report))
 
 
 def knn_baselines(records: Sequence[Mapping[str, Any]]) -> dict[str, float]:
@@ -101,28 +109,56 @@ def knn_baselines(records: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     return {name: r[key] for name, key in keys.items() for r in start if r.get(key) is not None}
 
 
-def _what_was_trained(report: Report) -> str:
+def _trained(report: Report) -> dict[str, str]:
     facts = dict(report.trained)
     for name, key in (("epochs", "epoch"), ("steps", "step"), ("images seen", "train/images")):
         values = [record[key] for record in report.records if record.get(key) is not None]
         if values:
             facts.setdefault(name, f"{max(values):,}")
-    return "## What was trained\n\n" + "".join(f"- {name}: {value}\n" for name, value in facts.items())
+    return facts
 
 
-def _score(folder: Path, report: Report, score: Score) -> str:
-    levels = dict(score.baselines)
-    if score.chance is not None:
-        levels["chance"] = score.chance
+def _summary(report: Report) -> str:
+    """What came out, in a few sentences."""
+    words = [_verdict(score, briefly=True) for score in report.scores]
+    _, std = pictures.series(report.records, "health/std")
+    if report.embedding_dim and len(std):
+        share, verdict = _spread_verdict(std[-1], report.embedding_dim)
+        words.append(f"The embeddings spread over {100 * share:.0f} % of what even directions would: {verdict}.")
+    return " ".join(words)
+
+
+def _headline(report: Report) -> list[tuple[str, str, str]]:
+    items = []
+    for score in report.scores:
+        against = [f"{name} {100 * value:.1f} %" for name, value in _levels(score).items()]
+        items.append((score.name, f"{100 * score.value:.1f} %", ", ".join(against)))
+    _, std = pictures.series(report.records, "health/std")
+    if report.embedding_dim and len(std):
+        share, verdict = _spread_verdict(std[-1], report.embedding_dim)
+        items.append(("spread of z/|z|", f"{100 * share:.0f} %", f"of evenly spread directions: {verdict}"))
+    return items
+
+
+def _levels(score: Score) -> dict[str, float]:
+    """What a score is to be compared with."""
+    return {**score.baselines, **({} if score.chance is None else {"chance": score.chance})}
+
+
+def _score(report: Report, score: Score) -> list[Part]:
+    levels = _levels(score)
     rows = {"**this run**": score.value, **levels}
-    table = f"| | {score.name} (%) |\n|---|---:|\n" + "".join(f"| {k} | {100 * v:.1f} |\n" for k, v in rows.items())
     figure = pictures.accuracy_curve(report.records, score.key, score.name, levels)
-    picture = _save(folder, figure, score.key.rsplit("/", 1)[-1], f"{score.name} after each epoch.")
-    head = f"## {score.name}: {100 * score.value:.1f} %\n"
-    return f"{head}\n{table}\n{_verdict(score)}\n\nProtocol: {score.protocol}.\n{picture}"
+    name = score.key.rsplit("/", 1)[-1]
+    return [
+        Table(["", f"{score.name} (%)"], [[name, f"{100 * value:.1f}"] for name, value in rows.items()]),
+        Text(_verdict(score)),
+        Text(f"Protocol: {score.protocol}."),
+        *_picture(figure, name, f"{score.name} after each epoch."),
+    ]
 
 
-def _verdict(score: Score) -> str:
+def _verdict(score: Score, briefly: bool = False) -> str:
     """The comparison in words. Points are percentage points."""
     found = "comes out" if score.k == 1 else f"is among the best {score.k}"
     words = [f"The right class {found} for {100 * score.value:.0f} of 100 test images."]
@@ -143,7 +179,7 @@ def _verdict(score: Score) -> str:
             f"Comparing the images pixel by pixel gives {100 * pixels:.1f} %, "
             f"{abs(gain):.1f} points {'less' if gain > 0 else 'more'}."
         )
-        if gain <= 0:
+        if gain <= 0 and not briefly:
             words.append(
                 "On small, centred images that is a strong baseline when every training image has a label; "
                 "what the features are worth with few labels is another question."
@@ -151,43 +187,51 @@ def _verdict(score: Score) -> str:
     return " ".join(words)
 
 
-def _few_labels(report: Report) -> str:
+def _few_labels(report: Report) -> list[Part]:
     if not report.few_label:
-        return ""
+        return []
     names = list(report.few_label[0].accuracies)
-    head = f"| labels a class | {' | '.join(names)} |\n|---:|{'---:|' * len(names)}\n"
-    body = "".join(
-        f"| {row.shots} | " + " | ".join(_spread(row.accuracies[name]) for name in names) + " |\n"
-        for row in report.few_label
-    )
     draws = len(next(iter(report.few_label[0].accuracies.values())))
     split = f", {report.few_label_split}" if report.few_label_split else ""
-    return (
-        f"## With few labels\n\nTop-1 (%), mean ± standard deviation over {draws} random choices of the labelled "
-        f"images; all columns use the same choices.\n\n{head}{body}\n"
-        f"Protocol: {few_label.PROTOCOL}{split}.\n"
-    )
+    return [
+        Text(
+            f"Top-1 (%), mean ± standard deviation over {draws} random choices of the labelled images; all columns use "
+            "the same choices."
+        ),
+        Table(
+            ["labels a class", *names],
+            [[str(row.shots), *(_spread(row.accuracies[name]) for name in names)] for row in report.few_label],
+        ),
+        Text(f"Protocol: {few_label.PROTOCOL}{split}."),
+    ]
 
 
 def _spread(accuracies: Array) -> str:
     return f"{100 * accuracies.mean():.1f} ± {100 * accuracies.std():.1f}"
 
 
-def _training(folder: Path, report: Report) -> str:
+def _training(report: Report) -> list[Part]:
     records, dim = report.records, report.embedding_dim
-    parts = [
-        _save(folder, pictures.loss_curve(records), "loss", _LOSS_MEANING.get(report.loss, "")),
-        _save(folder, pictures.std_curve(records, dim), "std", _std_caption(records, dim)),
-        _save(
-            folder,
+    return [
+        *_picture(pictures.loss_curve(records), "loss", _LOSS_MEANING.get(report.loss, "")),
+        *_picture(pictures.std_curve(records, dim), "std", _std_caption(records, dim)),
+        *_picture(
             pictures.rank_curve(records),
             "rank",
             "How many directions the backbone's features use (entropy of their singular values). Near 1 is a collapse.",
         ),
-        _save(folder, pictures.rate_curves(records), "learning_rate", "What the optimizer used at each step."),
+        *_picture(pictures.rate_curves(records), "learning_rate", "What the optimizer used at each step."),
     ]
-    text = "".join(parts)
-    return f"## How training went\n{text}" if text else ""
+
+
+def _health(report: Report) -> list[Part]:
+    """Each measure where the run ended, and what it means."""
+    rows = []
+    for key, meaning in report.measures.items():
+        _, values = pictures.series(report.records, key)
+        if len(values):
+            rows.append([key.removeprefix("health/").replace("_", " "), f"{values[-1]:.4g}", meaning])
+    return [Table(["measure", "at the end", "what it means"], rows, words=True)] if rows else []
 
 
 def _std_caption(records: Sequence[Mapping[str, Any]], dim: int | None) -> str:
@@ -195,28 +239,30 @@ def _std_caption(records: Sequence[Mapping[str, Any]], dim: int | None) -> str:
     caption = "Standard deviation of each channel of z/|z|, averaged. 0 means that all images look alike: a collapse."
     if not dim or not len(std):
         return caption
-    even = 1 / math.sqrt(dim)
-    share = std[-1] / even
-    verdict = "no sign of a collapse" if share > 0.3 else "a partial collapse" if share > 0.1 else "a collapse"
+    share, verdict = _spread_verdict(std[-1], dim)
     return (
-        f"{caption} Evenly spread directions give 1/√{dim} = {even:.4f}; this run ended at {std[-1]:.4f}, "
-        f"{share:.0%} of that: {verdict}."
+        f"{caption} Evenly spread directions give 1/√{dim} = {1 / math.sqrt(dim):.4f}; this run ended at "
+        f"{std[-1]:.4f}, {share:.0%} of that: {verdict}."
     )
 
 
-def _views(folder: Path, report: Report) -> str:
+def _spread_verdict(std: float, dim: int) -> tuple[float, str]:
+    """The spread of z/|z| as a share of that of even directions, and what it means."""
+    share = std * math.sqrt(dim)
+    return share, "no sign of a collapse" if share > 0.3 else "a partial collapse" if share > 0.1 else "a collapse"
+
+
+def _views(report: Report) -> list[Part]:
     if not report.views:
-        return ""
-    pictures.save_image(pictures.view_grid(report.views), folder / "views.png")
-    return (
-        "## What it learned from\n\n![views](views.png)\n\nPairs of views of the same image, as the network saw them. "
-        "It must call the two alike; a person should still recognise them as one image.\n"
+        return []
+    return _picture(
+        pictures.view_grid(report.views),
+        "views",
+        "Pairs of views of the same image, as the network saw them. It must call the two alike; a person should still "
+        "recognise them as one image.",
     )
 
 
-def _save(folder: Path, figure: Any, name: str, caption: str) -> str:
-    """Save a figure, if there is one, and return its place in the text."""
-    if figure is None:
-        return ""
-    figure.savefig(folder / f"{name}.png")
-    return f"\n![{name}]({name}.png)\n\n{caption}\n"
+def _picture(image: Any, name: str, caption: str) -> list[Part]:
+    """A picture, if there is one."""
+    return [] if image is None else [Picture(f"{name}.png", caption, image)]

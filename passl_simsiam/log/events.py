@@ -10,7 +10,7 @@ from __future__ import annotations
 import io
 import struct
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +65,12 @@ class EventFile:
 
     def text(self, tag: str, text: str, step: int) -> None:
         self._add(tag, step, text=self._record.Text(encoded_text_string=text))
+
+    def embeddings(self, tag: str, rows: np.ndarray[Any, Any], labels: Sequence[str], step: int) -> None:
+        """Add points float [n, d] with a label each, for the page High Dimensional. Its format has no thumbnails."""
+        embedding = self._record.Embedding
+        points = [embedding(label=[label], vectors=row) for label, row in zip(labels, rows.tolist(), strict=True)]
+        self._add(tag, step, embeddings=self._record.Embeddings(embeddings=points))
 
     def _add(self, tag: str, step: int, **payload: Any) -> None:
         value = self._record.Value(id=step, tag=tag, timestamp=round(time.time() * 1000), **payload)

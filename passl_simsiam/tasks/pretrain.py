@@ -69,7 +69,7 @@ def run(session: Session) -> TrainState:
     callbacks: list[Callback] = [_health(session, training, guard), *([monitor] if monitor else [])]
     callbacks.append(EpochReport(session.log, session.config.Global.epochs, UNSAID))
     training.fit(state, callbacks, best_by="eval/knn_top1")
-    report_pretraining(session, training, monitor)
+    report_pretraining(session, training.learner.model, training.data, monitor)
     if guard.stopped:
         raise TrainingError(guard.stopped)
     return state

@@ -10,6 +10,7 @@ TINY = [
     "Global.print_batch_step=5",
     "Global.save_every_epochs=1",
     "Model.backbone.width=4",
+    "Evaluation.pictures=false",
 ]
 TINY_PRETRAINING = [*TINY, "Model.neck.hidden_channels=32", "Model.neck.out_channels=32", "Evaluation.few_label=null"]
 
