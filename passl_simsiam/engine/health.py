@@ -40,9 +40,10 @@ UNSAID = METRICS.keys() - {"health/std", "health/rank"}
 class Health(Callback):
     """Measures every so many steps of an epoch, and at its end, and shows the guard what it finds.
 
-    Spread, rank and uniformity are of the first view of the last `sample` images, which takes several steps where a
-    batch is smaller; alignment and cosine are of the batch. Nothing but references to a few small tensors on the device
-    is kept between reports.
+    Ranks are of the first view of the last `sample` images, which takes several steps where a batch is smaller. All else
+    is of single batches, for between batches the weights move and batch norm shifts: a collapsed z, equal for all images
+    of a batch, can be another one in the next. The spread is the mean of those of the sample's batches. Nothing but
+    references to a few small tensors on the device is kept between reports.
 
     Args:
         model: its children (backbone, neck, head) are the parts whose gradients are measured.
@@ -104,28 +105,23 @@ class Health(Callback):
     def _measure(self, outputs: Mapping[str, Any]) -> dict[str, float]:
         """All metrics that the model's outputs allow; alike on all ranks."""
         found: dict[str, float] = {}
-        sample = {key: self._collected(key) for key in self._recent[-1]}
-        if "z" in sample:
-            z = sample["z"]
-            found["health/std"] = health.feature_std(z)
-            found["health/relative_std"] = found["health/std"] * z.shape[1] ** 0.5
-            found["health/rank_z"] = health.effective_rank(z)
-            found["health/uniformity"] = health.uniformity(z)
+        recent = {key: [_fetched(step[key], self._sample) for step in self._recent] for key in self._recent[-1]}
+        if "z" in recent:
             z1, z2 = (_fetched(x, self._sample) for x in outputs["z"])
+            found["health/std"] = float(np.mean([health.feature_std(z) for z in recent["z"]]))
+            found["health/relative_std"] = found["health/std"] * z1.shape[1] ** 0.5
+            found["health/rank_z"] = health.effective_rank(np.concatenate(recent["z"])[-self._sample :])
+            found["health/uniformity"] = health.uniformity(z1)
             found["health/alignment"] = health.alignment(z1, z2)
             if "p" in outputs:
                 p1, p2 = (_fetched(x, self._sample) for x in outputs["p"])
                 found["health/cosine"] = (health.mean_cosine(p1, z2) + health.mean_cosine(p2, z1)) / 2
-        if "h" in sample:
-            found["health/rank"] = health.effective_rank(sample["h"])
+        if "h" in recent:
+            found["health/rank"] = health.effective_rank(np.concatenate(recent["h"])[-self._sample :])
         names = list(found)
         sums = distributed.total([found[name] for name in names], self._world)
         means = {name: value / self._world.size for name, value in zip(names, sums, strict=True)}
         return means | self._gradients  # which are the same on all ranks already
-
-    def _collected(self, key: str) -> Array:
-        """The last `sample` rows, those of the newest step last: float32 [n, d]."""
-        return np.concatenate([_fetched(step[key], self._sample) for step in self._recent])[-self._sample :]
 
     def _judge(self, state: TrainState, values: Mapping[str, float]) -> None:
         verdict = self._guard.judge(state.step, values["health/relative_std"], values["health/rank_z"])
@@ -141,6 +137,7 @@ def _rows(step: Mapping[str, paddle.Tensor]) -> int:
 
 
 def _fetched(x: paddle.Tensor, rows: int) -> Array:
+    """At most `rows` rows of x on the host, float32."""
     return x[:rows].astype("float32").numpy()
 
 

@@ -88,16 +88,15 @@ def test_the_numbers_are_those_of_the_last_images() -> None:
 
 
 def _expected(step: int) -> dict[str, float]:
-    """Of the newest ten rows, four a step; pairs are of the step alone."""
-    z = np.concatenate([outputs(s)["z"][0].numpy() for s in range(max(1, step - 2), step + 1)])[-10:]
-    h = np.concatenate([outputs(s)["h"][0].numpy() for s in range(max(1, step - 2), step + 1)])[-10:]
+    """Ranks are of the newest ten rows, four a step, the spread of the three steps that they take, the rest of one."""
+    z, h = ([outputs(s)[key][0].numpy() for s in range(max(1, step - 2), step + 1)] for key in ("z", "h"))
     (z1, z2), (p1, p2) = ([x.numpy() for x in outputs(step)[key]] for key in ("z", "p"))
     return {
-        "health/std": health.feature_std(z),
-        "health/relative_std": health.feature_std(z) * np.sqrt(8),
-        "health/rank": health.effective_rank(h),
-        "health/rank_z": health.effective_rank(z),
-        "health/uniformity": health.uniformity(z),
+        "health/std": np.mean([health.feature_std(batch) for batch in z]),
+        "health/relative_std": np.mean([health.feature_std(batch) for batch in z]) * np.sqrt(8),
+        "health/rank": health.effective_rank(np.concatenate(h)[-10:]),
+        "health/rank_z": health.effective_rank(np.concatenate(z)[-10:]),
+        "health/uniformity": health.uniformity(z1),
         "health/alignment": health.alignment(z1, z2),
         "health/cosine": (health.mean_cosine(p1, z2) + health.mean_cosine(p2, z1)) / 2,
     }
@@ -125,8 +124,12 @@ def test_a_method_without_predictor_and_features() -> None:
 
 def test_a_collapse_ends_the_run() -> None:
     log = Log()
-    same = {key: [tensor[:1].expand([4, -1]) for tensor in pair] for key, pair in outputs(0).items()}
-    state = run(callback(log), 16, lambda step: same)
+
+    def same(step: int) -> dict[str, list[paddle.Tensor]]:
+        """Equal for all images of a batch, but not from one batch to the next."""
+        return {key: [tensor[:1].expand([4, -1]) for tensor in pair] for key, pair in outputs(step).items()}
+
+    state = run(callback(log), 16, same)
     assert state.step == 6  # warned at 3
     assert state.stop == log.warnings[1]
     assert "0.0% of 1/sqrt(d)" in log.warnings[0]
