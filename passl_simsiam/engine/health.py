@@ -40,10 +40,10 @@ UNSAID = METRICS.keys() - {"health/std", "health/rank"}
 class Health(Callback):
     """Measures every so many steps of an epoch, and at its end, and shows the guard what it finds.
 
-    Ranks are of the first view of the last `sample` images, which takes several steps where a batch is smaller. All else
-    is of single batches, for between batches the weights move and batch norm shifts: a collapsed z, equal for all images
-    of a batch, can be another one in the next. The spread is the mean of those of the sample's batches. Nothing but
-    references to a few small tensors on the device is kept between reports.
+    Ranks are of the first view of the last `sample` images, which takes several steps where a batch is smaller. All
+    else is of single batches, for between batches the weights move and batch norm shifts: a collapsed z, equal for all
+    images of a batch, can be another one in the next. The spread is the mean of those of the sample's batches. Nothing
+    but references to a few small tensors on the device is kept between reports.
 
     Args:
         model: its children (backbone, neck, head) are the parts whose gradients are measured.
