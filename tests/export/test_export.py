@@ -27,6 +27,8 @@ from passl_simsiam.models.backbones.resnet import ResNet18
 from passl_simsiam.tasks.export import OUTPUTS
 
 TINY = ["Global.epochs=1", "Model.backbone.width=4", "Evaluation.few_label=null", "Evaluation.knn=null"]
+TINY += ["Evaluation.pictures=false"]
+SPARSE = ["Global.save_every_epochs=20", "Evaluation.every_epochs=20"]
 FORMAT = pytest.mark.parametrize("name", ["paddle", "onnx"])
 
 
@@ -209,7 +211,7 @@ def probe(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path
     folder = tmp_path_factory.mktemp("digits")
     for task, extra in (
         ("pt", ["Model.neck.hidden_channels=32", "Model.neck.out_channels=32"]),
-        ("lp", [f"Global.pretrained_model={folder}/pt", "Global.epochs=20", "Global.save_every_epochs=20"]),
+        ("lp", [f"Global.pretrained_model={folder}/pt", "Global.epochs=20", *SPARSE]),
     ):
         recipe = str(root / f"configs/simsiam_r18_{task}_digits.yaml")
         assert train.main(["-c", recipe, "-o", *TINY, f"Global.output_dir={folder}/{task}", *extra]) == 0
