@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from passl_simsiam import watchdog
-from passl_simsiam.errors import UserError
+from passl_simsiam.errors import Interrupted, UserError
 
 #: Seconds without progress after which a rank counts as hung, unless the recipe says otherwise.
 HANG_TIMEOUT = 600.0
@@ -62,6 +62,8 @@ def stop(error: BaseException | None = None) -> None:
     Where another rank is the cause (a collective failed because that rank died), this does not return: the watchdog
     says so and ends the process.
     """
+    if isinstance(error, Interrupted):  # agreed on by all
+        error = None
     watchdog.stop(error, code=2 if isinstance(error, UserError) else 1)
 
 
@@ -116,11 +118,14 @@ def mean(value: float, world: World) -> float:
 def gather_rows(array: np.ndarray, world: World) -> np.ndarray:
     """The rows of every rank's array, in rank order; ranks may hold different numbers of rows.
 
+    The ranks meet first: what they bring took each of them its own time to make.
+
     Args:
         array: [n, ...]; the trailing shape and dtype agree on all ranks.
     """
     if world.size == 1:
         return array
+    barrier(world, "gathering rows")
     import paddle
     import paddle.distributed as dist
 

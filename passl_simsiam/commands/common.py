@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from passl_simsiam import __version__
 from passl_simsiam.config import Config
@@ -54,13 +55,26 @@ def prepare(config: Config) -> dict[str, str]:
     return environment
 
 
+@contextlib.contextmanager
+def _told_to_other_ranks() -> Iterator[None]:
+    """An error of this rank ends the job, wherever it happens; said here, so that the others need not find out."""
+    from passl_simsiam import distributed
+
+    try:
+        yield
+    except BaseException as error:
+        distributed.stop(error)
+        raise
+
+
 def guarded(
     parser: argparse.ArgumentParser, argv: Sequence[str] | None, work: Callable[[argparse.Namespace], None]
 ) -> int:
     """Parse and work; the exit code. What a user can put right ends in one line and code 2."""
     arguments = parser.parse_args(argv)
     try:
-        work(arguments)
+        with _told_to_other_ranks():
+            work(arguments)
         return 0
     except (UserError, TrainingError) as error:
         if arguments.debug:

@@ -27,7 +27,7 @@ from passl_simsiam.watchdog.verdict import EXIT_LOST_RANK
 #: Seconds for what one rank does while the others wait, and for other work that cannot tell its progress.
 LONG = 3600.0
 #: Seconds that a rank which fails waits for the verdict: one that fails because another rank did ends as that one's.
-VERDICT = 3.0
+VERDICT = 6.0
 STDERR = 2
 HERE, PACKAGE = str(Path(__file__).parent), str(Path(__file__).parents[1])
 
@@ -114,16 +114,14 @@ class Watchdog(threading.Thread):
     def run(self) -> None:
         last = time.monotonic()
         while not self._closed:
-            ready = self._socket is not None and bool(select.select([self._socket], [], [], TICK)[0])
-            if self._socket is None:
-                time.sleep(TICK)
-            if ready and not self._receive():
+            wait = max(0.0, last + TICK - time.monotonic())
+            if select.select([self._socket] if self._socket else [], [], [], wait)[0] and not self._receive():
                 self._lose()
                 return
             now = time.monotonic()
             if now - last > 5 * TICK:  # the process was stopped meanwhile: neither it nor the others stood still
                 self._heard = now
-            if now - last >= TICK or not ready:
+            if now - last >= TICK:
                 self._idle += min(now - last, 2 * TICK)
                 last = now
                 self._report(now)

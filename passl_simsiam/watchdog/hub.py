@@ -27,8 +27,9 @@ from passl_simsiam.watchdog.verdict import Rank, Verdict, judge, needed
 TICK = 1.0
 #: Seconds without a heartbeat after which a rank counts as frozen.
 SILENCE = 120.0
-#: Seconds from the first bad news to the verdict: what comes in the meantime helps to find the cause.
-GRACE = 1.0
+#: Seconds from the first bad news to the verdict: what comes in the meantime helps to find the cause. After an error
+#: the others may be about to report the same; after a death the launcher is about to end them all.
+GRACE, GRACE_AFTER_DEATH = 3.0, 0.5
 #: Seconds that ranks have to leave after the verdict.
 LEAVING = 5.0
 
@@ -150,7 +151,8 @@ class Hub:
             return False
         if self._bad_news is None:
             self._bad_news = now
-        return now - self._bad_news > GRACE or not any(rank.at_work for rank in self._ranks)
+        grace = GRACE_AFTER_DEATH if any(rank.died is not None for rank in self._ranks) else GRACE
+        return now - self._bad_news > grace or not any(rank.at_work for rank in self._ranks)
 
     def _end(self, verdict: Verdict) -> None:
         """Say the verdict and see the ranks off; those on this machine that do not run are made to."""
@@ -158,9 +160,8 @@ class Hub:
         if len(own) < len(self._ranks) or len({rank.error for rank in self._ranks}) > 1:  # else each says the same
             print(f"error: {verdict.text}", file=sys.stderr, flush=True)
         here = socket.gethostname()
-        frozen = [
-            p for p in self._peers if p.host == here and time.monotonic() - self._ranks[p.number].heard > 3 * TICK
-        ]
+        now = time.monotonic()
+        frozen = [peer for peer in self._peers if peer.host == here and self._ranks[peer.number].is_quiet(now)]
         for peer in frozen:
             with contextlib.suppress(OSError):
                 os.kill(peer.pid, signal.SIGUSR1)  # writes its stacks, even inside a call that does not return

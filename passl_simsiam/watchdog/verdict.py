@@ -60,6 +60,10 @@ class Rank:
         """It makes no progress, and not because it waits for another rank."""
         return self.at_work and not self.waiting and self.idle >= min(STALLED, self.limit)
 
+    def is_quiet(self, now: float) -> bool:
+        """It is at work, as far as is known, but does not run."""
+        return self.at_work and now - self.heard > QUIET
+
     def is_victim(self) -> bool:
         """It died or failed as one does that waited for another rank."""
         if self.failed is not None:
@@ -75,7 +79,7 @@ class Rank:
             state = f"died; last seen{where}"
         elif self.left:
             state = "had finished"
-        elif now - self.heard > QUIET:
+        elif self.is_quiet(now):
             state = f"gave no sign of life for {now - self.heard:.0f} s{where}: stopped, or frozen"
         elif self.waiting:
             state = f"waits for other ranks{where}, for {self.idle:.0f} s"
@@ -114,7 +118,7 @@ def _order(rank: Rank, now: float) -> tuple[int, float]:
     """Sorts the rank most to blame first."""
     if rank.lost is not None and not rank.is_victim():
         return 0, rank.lost
-    if rank.at_work and now - rank.heard > QUIET:
+    if rank.is_quiet(now):
         return 1, rank.heard
     if rank.stands_still:
         return 2, -rank.idle
