@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from passl_simsiam import watchdog
 from passl_simsiam.engine.step import Outcome, Requests, Stepper
 
 if TYPE_CHECKING:
@@ -139,6 +140,7 @@ def fit(
         for callback in callbacks:
             callback.before_epoch(state)
         for batch in loader.epoch(epoch, first):
+            watchdog.beat(f"step {state.step + 1}")
             state.indices = batch["index"]
             state.rates = rates(state.step)
             outcome = stepper.step(batch, state.rates, requests, before_update)
@@ -172,6 +174,7 @@ def _count(state: TrainState, outcome: Outcome, images: int) -> None:
 
 
 def _end_epoch(state: TrainState, callbacks: Sequence[Callback]) -> None:
-    for callback in callbacks:
-        callback.after_epoch(state)
+    with watchdog.phase(f"what ends epoch {state.epoch}"):
+        for callback in callbacks:
+            callback.after_epoch(state)
     state.epoch_due = False

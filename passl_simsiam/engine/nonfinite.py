@@ -75,7 +75,7 @@ class NonFiniteSteps(Callback):
             file.write_text(json.dumps({"step": last, "epoch": state.epoch, "batch": samples}, indent=1))
         what = f"the loss is {loss}" if not math.isfinite(loss) else "gradients are not finite"
         raise TrainingError(
-            f"{what} at step {last} (epoch {state.epoch}), the {self._limit}th such step in a row: lower the learning "
+            f"{what} at step {last} (epoch {state.epoch}), after {self._limit} such steps in a row: lower the learning "
             f"rate, or look at the samples in {file}; the run stands at step {state.step}"
         )
 

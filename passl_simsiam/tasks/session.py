@@ -67,6 +67,7 @@ class Session:
         if error is not None:
             self.log.note(_told(error))
         self.log.close()
+        distributed.stop(None if isinstance(error, Interrupted) else error)
 
 
 def _told(error: BaseException) -> str:
@@ -87,7 +88,7 @@ def open_session(config: Config, environment: Mapping[str, str], *, writes: bool
     """
     world = distributed.from_environment()
     device = runtime.choose_device(config.Global.device)
-    distributed.start(world)
+    distributed.start(world, config.Global.hang_timeout)
     damaged: list[str] = []
     saved = _find_checkpoint(config, world, damaged.append) if writes else None
     runtime.seed_everything(config.Global.seed)
@@ -167,7 +168,7 @@ def checkpoint_to_score(config: Config, log: RunLog) -> io.Checkpoint:
 #: What may differ on resume without another training: where and how often things are written, how data is loaded.
 _HARMLESS = {"output_dir", "max_steps", "device", "threads", "print_batch_step", "save_every_epochs", "keep_last"}
 _HARMLESS |= {"checkpoint", "loader", "save_every_steps", "save_every_minutes", "on_save_error", "max_skipped_steps"}
-_HARMLESS |= {"Faults"}
+_HARMLESS |= {"hang_timeout", "Faults"}
 
 
 def _warn_of_changes(old: Mapping[str, Any], config: Config, log: RunLog) -> None:

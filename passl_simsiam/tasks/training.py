@@ -8,7 +8,7 @@ from typing import Any
 
 import paddle
 
-from passl_simsiam import build
+from passl_simsiam import build, distributed
 from passl_simsiam.checkpoint.random_state import restore_random_state
 from passl_simsiam.checkpoint.weights import apply_weights, load_weights
 from passl_simsiam.engine.callbacks import Recorder
@@ -114,6 +114,7 @@ class Training:
         if faults := session.config.Faults:
             inject_non_finite(self.learner, state, faults.nonfinite_step, faults.nonfinite_count)
         saver = self._saver(best_by)
+        distributed.barrier(session.world, "beginning to train")
         with session.signals, loader, log.progress(total, start=state.step, label=node.task) as bar:
             recorder = Recorder(log, bar, loader, node.print_batch_step, node.epochs)
             skipped = NonFiniteSteps(
