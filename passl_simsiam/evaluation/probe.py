@@ -20,7 +20,7 @@ Array = np.ndarray[Any, Any]
 
 RATES = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
 DECAYS = (0.0, 1e-5, 1e-4, 1e-3)
-EPOCHS, BATCH, MOMENTUM = 100, 1024, 0.9
+EPOCHS, MOMENTUM = 100, 0.9
 HELD_OUT = 0.1
 WORKS = 0.01  # a rate works when its best candidate is within a point of the best of all
 
@@ -49,6 +49,11 @@ class Sweep(NamedTuple):
         return tuple(rate for rate, top1 in zip(self.rates, best, strict=True) if top1 >= best.max() - WORKS)
 
 
+def batch_of(samples: int) -> int:
+    """Samples a step: many, for speed, but no fewer than some thirty steps an epoch."""
+    return min(1024, max(32, samples // 32))
+
+
 def linear_sweep(
     train: Array,
     train_labels: Array,
@@ -58,7 +63,7 @@ def linear_sweep(
     rates: Sequence[float] = RATES,
     decays: Sequence[float] = DECAYS,
     epochs: int = EPOCHS,
-    batch: int = BATCH,
+    batch: int | None = None,
     seed: int = 0,
 ) -> Sweep:
     """A linear classifier on standardised features by SGD, its rate and weight decay chosen on held-out samples.
@@ -71,6 +76,7 @@ def linear_sweep(
         train_labels: int [n], 0 <= label < `num_classes`.
         test: float [m, d].
         rates, decays: the candidates are all pairs.
+        epochs: of each candidate. batch: samples a step, by default `batch_of` as many as there are.
         seed: of the held-out samples and the order of the others.
 
     Raises:
@@ -83,6 +89,7 @@ def linear_sweep(
     if not len(held) or len(held) == len(train):
         raise ValueError(f"of {len(train)} samples none can be held out: a class needs two at least")
     standard = Standard.of(train)
+    batch = batch or batch_of(len(train))
     pairs = [(rate, decay) for rate in rates for decay in decays]
     rest = np.setdiff1d(np.arange(len(train)), held)
     weights, bias = _fit(train, train_labels, rest, standard, pairs, num_classes, epochs, batch, seed)

@@ -10,6 +10,7 @@ import contextlib
 import fcntl
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -125,9 +126,10 @@ def table(entries: Sequence[Entry]) -> str:
 
 
 def score_name(name: str) -> str:
-    """A key of `Entry.scores` in words: "top1" is "top-1", "precision_at_5" is "precision at 5"."""
-    words = name.replace("_", " ")
-    return words.replace("top", "top-", 1) if words.startswith("top") else words
+    """A key of `Entry.scores` in words: "top1_k20" is "top-1 k=20", "top1_5_labels" is "top-1 with 5 labels"."""
+    words = re.sub(r"^top(?=\d)", "top-", name)
+    words = re.sub(r"_(\d+)_labels$", r" with \1 labels", words)
+    return re.sub(r"_k(\d+)$", r" k=\1", words).replace("_", " ")
 
 
 def settings_in_words(settings: Mapping[str, Any]) -> str:

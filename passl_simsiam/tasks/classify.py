@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import paddle
 
 from passl_simsiam import build
+from passl_simsiam.checkpoint import io
 from passl_simsiam.checkpoint.weights import apply_weights
 from passl_simsiam.engine.callbacks import EpochReport
 from passl_simsiam.engine.loop import Callback, TrainState
 from passl_simsiam.errors import UserError
-from passl_simsiam.evaluation.metrics import topk_accuracy
+from passl_simsiam.evaluation.metrics import chance_level, mean_per_class_accuracy, topk_accuracy
+from passl_simsiam.evaluation.scorecard import Entry
 from passl_simsiam.models.normalize import Normalize
+from passl_simsiam.tasks import entries
+from passl_simsiam.tasks.entries import Subject
+from passl_simsiam.tasks.features import splits, words
 from passl_simsiam.tasks.report import report_classification
 from passl_simsiam.tasks.session import Data, Session, checkpoint_to_score, open_data
 from passl_simsiam.tasks.training import Training, loss_of
+
+SCORES = ("eval/top1", "eval/top5", "eval/mean_per_class")
 
 
 class Classification:
@@ -48,7 +56,7 @@ class Classification:
 
 
 class Validation(Callback):
-    """Top-1 and top-5 on the images of DataLoader.Eval every so many epochs.
+    """Top-1, top-5 and mean-per-class accuracy on the images of DataLoader.Eval every so many epochs.
 
     Attributes:
         last: the predictions and the labels of the last time, int64 [n] each.
@@ -67,7 +75,32 @@ class Validation(Callback):
     def metrics(self) -> dict[str, float]:
         logits, labels, _ = self.data.features(self._model, self._session.world)
         self.last = logits.argmax(axis=1), labels
-        return {"eval/top1": topk_accuracy(logits, labels, 1), "eval/top5": topk_accuracy(logits, labels, 5)}
+        found = {f"eval/top{k}": topk_accuracy(logits, labels, k) for k in (1, 5)}
+        return found | {"eval/mean_per_class": mean_per_class_accuracy(*self.last)}
+
+    def entry(self, subject: Subject, metrics: Mapping[str, float], seconds: float) -> Entry:
+        """The scorecard's entry of `metrics`, which the weights `subject` were given."""
+        config, split = self._session.config, self._session.config.DataLoader.Eval
+        train, optimizer = config.DataLoader.Train, config.Optimizer
+        assert split is not None
+        settings = {
+            "layer": "backbone, frozen" if config.Global.task == "linear_probe" else "all",
+            "pretrained": config.Global.pretrained_model,
+            "optimizer": f"{optimizer.name}({', '.join(f'{k}={v}' for k, v in optimizer.arguments.items())})",
+            "rate": build.base_rate(config),
+            "schedule": config.LRScheduler.name,
+            "epochs": config.Global.epochs,
+            "batch": train.sampler.batch_size,
+            "augmentation": words(train.dataset.transform),
+            "transform": words(split.dataset.transform),
+            "split": splits(config.DataLoader),
+            "queries": len(self.data.dataset),
+            "seed": config.Global.seed,
+        }
+        scores = {name.removeprefix("eval/"): value for name, value in metrics.items() if name in SCORES}
+        return entries.new_entry(
+            config.Global.task, scores, settings, subject, data=words(split.dataset), seconds=seconds
+        )
 
     def after_epoch(self, state: TrainState) -> None:
         if state.epoch % self._session.config.Evaluation.every_epochs == 0 or state.step == state.last_step:
@@ -118,6 +151,7 @@ def run(session: Session) -> TrainState:
         )
     training.describe()
     state = training.begin()
+    begun, start = state.step, time.perf_counter()
     before = _snapshot(model.backbone) if probing else {}
     callbacks: list[Callback] = [prepared.validation, EpochReport(session.log, session.config.Global.epochs)]
     training.fit(state, callbacks, best_by="eval/top1")
@@ -127,8 +161,28 @@ def run(session: Session) -> TrainState:
     if state.best is not None:
         last = state.metrics.get("eval/top1", float("nan"))
         session.log.info(f"top-1: best {state.best:.4f}, last {last:.4f} ({prepared.validation.protocol})")
+    if state.step > begun and "eval/top1" in state.metrics and session.world.is_main:
+        _keep_scores(session, prepared.validation, state.metrics, time.perf_counter() - start)
     report_classification(session, model, training.data, prepared.validation)
     return state
+
+
+def _keep_scores(session: Session, validation: Validation, metrics: Mapping[str, float], seconds: float) -> None:
+    """The last epoch's scores into the scorecards of this run and of the pretraining that it began with."""
+    log, source = session.log, session.config.Global.pretrained_model
+    entry = validation.entry(Subject.of(io.find(session.folder)), metrics, seconds)
+    entries.say(log, entry)
+    _warn_at_chance(session, validation, metrics)
+    entries.keep(log, session.folder, [entry])
+    pretraining = Subject.at(source) if source else None
+    if pretraining and pretraining.run:
+        settings = {**entry.settings, "run": str(session.folder)}
+        entries.keep(log, pretraining.run, [replace(entry, checkpoint=pretraining.facts, settings=settings)])
+
+
+def _warn_at_chance(session: Session, validation: Validation, metrics: Mapping[str, float]) -> None:
+    assert validation.last is not None
+    entries.warn_at_chance(session.log, "top-1", metrics["eval/top1"], chance_level(validation.last[1]))
 
 
 def _snapshot(layer: paddle.nn.Layer) -> dict[str, bytes]:
@@ -150,7 +204,11 @@ def evaluate(session: Session) -> dict[str, float]:
     model = build.model(config, validation.dataset, size)
     checkpoint = checkpoint_to_score(config, session.log)
     apply_weights(model, checkpoint.model, source=str(checkpoint.path))
-    scored = Validation(session, model, validation)
+    scored, start = Validation(session, model, validation), time.perf_counter()
     metrics = scored.metrics()
-    session.log.info(f"top-1 {metrics['eval/top1']:.4f}  top-5 {metrics['eval/top5']:.4f} ({scored.protocol})")
+    entry = scored.entry(Subject.of(checkpoint.path.resolve()), metrics, time.perf_counter() - start)
+    entries.say(session.log, entry)
+    if session.world.is_main:
+        _warn_at_chance(session, scored, metrics)
+        entries.keep(session.log, session.folder, [entry])
     return metrics

@@ -25,14 +25,14 @@ from passl_simsiam import __version__, distributed
 from passl_simsiam.data.decode import BadImage
 from passl_simsiam.errors import UserError
 from passl_simsiam.evaluation.features import Features
+from passl_simsiam.tasks.pretrained import LAYERS
 from passl_simsiam.tasks.session import Data, Session
 
 if TYPE_CHECKING:
-    from passl_simsiam.config.schema import Component
+    from passl_simsiam.config.schema import Component, DataLoaderSection
     from passl_simsiam.data.base import Dataset
 
 FOLDER = "features"
-LAYERS = {"backbone": ("backbone",), "projector": ("backbone", "neck"), "predictor": ("backbone", "neck", "head")}
 SAMPLED = 64  # images whose pixels tell whether files were changed in place
 
 
@@ -43,7 +43,7 @@ def layer_of(model: paddle.nn.Layer, name: str) -> paddle.nn.Layer:
         UserError: the method has no such part.
     """
     parts = [getattr(model, part, None) for part in LAYERS[name]]
-    if parts[-1] is None:
+    if None in parts:
         raise UserError(f"--layer {name}: {type(model).__name__} has no {name}")
     return parts[0] if len(parts) == 1 else paddle.nn.Sequential(*parts)
 
@@ -70,6 +70,16 @@ def words(node: Component) -> str:
     """A recipe's node as a call: "Resize(size=32)"."""
     plain = {key: value for key, value in node.arguments.items() if value is not None}
     return f"{node.name}({', '.join(f'{key}={value}' for key, value in plain.items())})"
+
+
+def splits(node: DataLoaderSection) -> str:
+    """What is fitted on and what is scored on: "train to test"."""
+    names = (
+        str(split.dataset.arguments.get("split", name))
+        for name, split in (("Train", node.Train), ("Eval", node.Eval))
+        if split
+    )
+    return " to ".join(names)
 
 
 def fingerprint(dataset: Dataset) -> str:

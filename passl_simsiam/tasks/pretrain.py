@@ -9,7 +9,6 @@ from typing import Any
 import paddle
 
 from passl_simsiam import build
-from passl_simsiam.checkpoint.weights import apply_weights
 from passl_simsiam.engine.callbacks import EpochReport
 from passl_simsiam.engine.guard import CollapseGuard
 from passl_simsiam.engine.health import UNSAID, Health
@@ -18,8 +17,8 @@ from passl_simsiam.errors import TrainingError, UserError
 from passl_simsiam.models.normalize import Normalize
 from passl_simsiam.tasks.monitor import KnnMonitor, open_monitor, score_baselines
 from passl_simsiam.tasks.report import report_pretraining, show_views
-from passl_simsiam.tasks.session import Session, checkpoint_to_score, open_data
-from passl_simsiam.tasks.training import Training, load_backbone, loss_of
+from passl_simsiam.tasks.session import Session, open_data
+from passl_simsiam.tasks.training import Training, loss_of
 
 
 class Pretraining:
@@ -105,19 +104,3 @@ def _guard(session: Session, training: Training) -> CollapseGuard:
         grace_steps=node.grace_steps,
         causes=causes,
     )
-
-
-def evaluate(session: Session) -> dict[str, float]:
-    """kNN of a checkpoint's backbone, or of Global.pretrained_model."""
-    config = session.config
-    train = open_data(session, config.DataLoader.Train, "DataLoader.Train")
-    model = build.model(config, train.dataset, train.transform.size)
-    monitor = open_monitor(session, model.backbone, train)
-    if monitor is None:
-        raise UserError("nothing to score: the kNN needs Evaluation.knn, DataLoader.Eval and labels on both splits")
-    if config.Global.checkpoint or not load_backbone(session, model):
-        checkpoint = checkpoint_to_score(config, session.log)
-        apply_weights(model, checkpoint.model, source=str(checkpoint.path))
-    metrics = monitor.metrics()
-    session.log.info(f"kNN top-1 {metrics['eval/knn_top1']:.4f} ({monitor.protocol})")
-    return metrics

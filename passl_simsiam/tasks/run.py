@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from passl_simsiam.config import Config
 from passl_simsiam.log import messages_into
 from passl_simsiam.tasks import classify, dry, pretrain
+from passl_simsiam.tasks.scoring import Wanted, score
 from passl_simsiam.tasks.session import open_session
 
 
@@ -26,10 +27,14 @@ def dry_run(config: Config, environment: Mapping[str, str]) -> None:
         dry.report(prepare(session).training)
 
 
-def evaluate(config: Config, environment: Mapping[str, str]) -> None:
-    """Score a checkpoint of the recipe's run. Raises UserError."""
+def evaluate(config: Config, environment: Mapping[str, str], wanted: Wanted | None) -> None:
+    """Score a checkpoint of the recipe's run. Raises UserError.
+
+    Args:
+        wanted: what to score its features by; None for the task's own score: kNN of a pretraining, top-1 of the others.
+    """
     with open_session(config, environment, writes=False) as session, messages_into(session.log):
-        if config.Global.task == "pretrain":
-            pretrain.evaluate(session)
-        else:
+        if wanted is None and config.Global.task != "pretrain":
             classify.evaluate(session)
+        else:
+            score(session, wanted or Wanted())
