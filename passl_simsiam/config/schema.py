@@ -127,10 +127,19 @@ class FewLabel(Section):
     draws: PositiveInt = 10
 
 
+class BestBy(Section):
+    """What chooses the checkpoint `best`, and when waiting for a better one ends training."""
+
+    metric: str | None = Field(None, description="such as health/rank; null: the top-1, where there are labels")
+    mode: Literal["max", "min"] | None = Field(None, description="null: min for losses, max for all else")
+    patience: PositiveInt | None = Field(None, description="epochs without a better value that end training")
+
+
 class EvaluationSection(Section):
     every_epochs: PositiveInt = Field(1, description="epochs from one top-1 of a probe or fine-tuning to the next")
     knn: KNN | None = KNN()
     few_label: FewLabel | None = None
+    best_by: BestBy = BestBy()
     baselines: bool = Field(False, description="also score random weights and raw pixels; for small data sets")
     pictures: bool = Field(True, description="at the end of a run, pictures of the features of some images")
 
@@ -153,7 +162,7 @@ class HealthSection(Section):
     """Signs of collapse, recorded during pretraining, and the guard that acts on them."""
 
     every: PositiveInt = Field(50, description="steps from one report to the next; an epoch's last step reports too")
-    sample: Annotated[int, Field(ge=2)] = Field(512, description="images of each rank that spread and rank are taken of")
+    sample: Annotated[int, Field(ge=2)] = Field(512, description="images a rank that spread and ranks are taken of")
     guard: Literal["off", "warn", "stop"] = "stop"
     std_below: NonNegativeFloat = Field(0.25, description="collapsed: z/|z| spreads less than this share of 1/sqrt(d)")
     rank_below: NonNegativeFloat = Field(3.0, description="collapsed: an effective rank of z below this")

@@ -30,6 +30,7 @@ class Place:
         epoch_due: the epoch's last step is done, but what follows it (evaluation, its record) is not.
         metrics: what is known of the epoch just finished, by the names of metrics.jsonl.
         best: the best value of the metric that chooses the best checkpoint, so far.
+        best_epoch: the epoch that it was found in.
     """
 
     step: int = 0
@@ -42,6 +43,7 @@ class Place:
     epoch_due: bool = False
     metrics: dict[str, float] = field(default_factory=dict)
     best: float | None = None
+    best_epoch: int = 0
 
 
 @dataclass

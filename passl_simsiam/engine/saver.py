@@ -31,7 +31,7 @@ class Saver(Callback):
         requests: where a save by the clock is asked for, so that all ranks make it after the same step.
         every_epochs, every_steps, every_minutes: from one checkpoint to the next; the last step is always saved.
         keep: how many to keep beside the best.
-        best_by: the metric, larger is better, that chooses `best`.
+        best_by: the metric that chooses `best`, for `state.json`; the callback Best does the choosing.
         on_error: what a save that fails (a full disk) does: "warn" goes on with the checkpoints that there are, "stop"
             ends the run.
     """
@@ -49,7 +49,7 @@ class Saver(Callback):
         every_steps: int | None,
         every_minutes: float | None,
         keep: int,
-        best_by: str,
+        best_by: str | None,
         on_error: Literal["warn", "stop"],
     ) -> None:
         self._run, self._contents, self._about = run, contents, about
@@ -70,10 +70,7 @@ class Saver(Callback):
         self._ask_by_clock()
 
     def after_epoch(self, state: TrainState) -> None:
-        value = state.metrics.get(self._best_by)
-        is_best = value is not None and (state.best is None or value > state.best)
-        if is_best:
-            state.best = value
+        is_best = state.best_epoch == state.epoch
         if is_best or state.epoch % self._epochs == 0 or state.step == state.last_step:
             state.epoch_due = False  # nothing but this callback is left of the epoch
             self._write(f"epoch_{state.epoch:04d}", state, is_best)

@@ -213,7 +213,7 @@ def limits(facts: Facts) -> list[str]:
         small.append(f"width {width} where the published backbone has {PUBLISHED_WIDTH}")
     if small:
         found.append(f"A reduced recipe ({', '.join(small)}): published accuracies are not to be expected.")
-    if state.get("best_by") and state.get("best") is not None:
+    if (state.get("best_by") or "").startswith("eval/") and state.get("best") is not None:
         found.append(
             f"`checkpoints/best` was chosen by {state['best_by']} on the images that it is scored on: that score is a "
             "little optimistic."

@@ -158,7 +158,7 @@ def run(session: Session) -> TrainState:
     if probing:
         _assert_unchanged(before, _snapshot(model.backbone))
         session.log.info(f"backbone unchanged: all {len(before)} weights and buffers are bitwise what they were")
-    if state.best is not None:
+    if state.best is not None and session.config.Evaluation.best_by.metric in (None, "eval/top1"):
         last = state.metrics.get("eval/top1", float("nan"))
         session.log.info(f"top-1: best {state.best:.4f}, last {last:.4f} ({prepared.validation.protocol})")
     if state.step > begun and "eval/top1" in state.metrics and session.world.is_main:

@@ -11,7 +11,7 @@ import paddle
 from passl_simsiam import build
 from passl_simsiam.engine.callbacks import EpochReport
 from passl_simsiam.engine.guard import CollapseGuard
-from passl_simsiam.engine.health import UNSAID, Health
+from passl_simsiam.engine.health import METRICS, UNSAID, Health
 from passl_simsiam.engine.loop import Callback, TrainState
 from passl_simsiam.errors import TrainingError, UserError
 from passl_simsiam.models.normalize import Normalize
@@ -67,7 +67,7 @@ def run(session: Session) -> TrainState:
     guard = _guard(session, training)
     callbacks: list[Callback] = [_health(session, training, guard), *([monitor] if monitor else [])]
     callbacks.append(EpochReport(session.log, session.config.Global.epochs, UNSAID))
-    training.fit(state, callbacks, best_by="eval/knn_top1")
+    training.fit(state, callbacks, best_by="eval/knn_top1" if monitor else None, metrics=METRICS)
     report_pretraining(session, training.learner.model, training.data, monitor)
     if guard.stopped:
         raise TrainingError(guard.stopped)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -11,13 +11,14 @@ import paddle
 from passl_simsiam import build, distributed
 from passl_simsiam.checkpoint.random_state import restore_random_state
 from passl_simsiam.checkpoint.weights import apply_weights, load_weights
+from passl_simsiam.engine.best import Best
 from passl_simsiam.engine.callbacks import Recorder
 from passl_simsiam.engine.loop import ASKED, Callback, TrainState, fit
 from passl_simsiam.engine.nonfinite import NonFiniteSteps, inject_non_finite
 from passl_simsiam.engine.precision import LossScaler, autocast
 from passl_simsiam.engine.saver import Saver
 from passl_simsiam.engine.step import Learner, Stepper
-from passl_simsiam.errors import Interrupted, UserError
+from passl_simsiam.errors import Interrupted, UserError, suggest
 from passl_simsiam.models.sync_batchnorm import synchronize_batch_norm
 from passl_simsiam.optim.groups import ParamGroup, rates_at
 from passl_simsiam.optim.momentum import Momentum
@@ -98,10 +99,17 @@ class Training:
         parts = self.session.config.Global.accumulate_steps
         return Stepper(self.learner, self.optimizer, self.session.world, accumulate=parts, scaler=self.scaler)
 
-    def fit(self, state: TrainState, callbacks: Sequence[Callback], *, best_by: str) -> None:
+    def fit(
+        self, state: TrainState, callbacks: Sequence[Callback], *, best_by: str | None, metrics: Collection[str] = ()
+    ) -> None:
         """Train to the end, with records, progress bar and checkpoints beside the task's own callbacks.
 
+        Args:
+            best_by: the metric that chooses `best` unless the recipe names another; None: there is no `best` then.
+            metrics: what else an epoch's record holds by which a recipe may choose.
+
         Raises:
+            UserError: the recipe chooses `best` by what is not measured.
             Interrupted: a signal asked to stop; where training stands is saved.
             TrainingError: training cannot go on, or its result could not be saved.
         """
@@ -113,7 +121,8 @@ class Training:
             return
         if faults := session.config.Faults:
             inject_non_finite(self.learner, state, faults.nonfinite_step, faults.nonfinite_count)
-        saver = self._saver(best_by)
+        metric, best = self._best(best_by, metrics)
+        saver = self._saver(metric)
         distributed.barrier(session.world, "beginning to train")
         with session.signals, loader, log.progress(total, start=state.step, label=node.task) as bar:
             recorder = Recorder(log, bar, loader, node.print_batch_step, node.epochs)
@@ -129,7 +138,7 @@ class Training:
                     state=state,
                     max_steps=node.max_steps,
                     requests=session.requests,
-                    callbacks=[recorder, skipped, *callbacks, saver],
+                    callbacks=[recorder, skipped, *callbacks, *best, saver],
                 )
             except Exception:
                 # In an evaluation, every rank holds the same weights: what to save needs no agreement. The exception is
@@ -141,7 +150,23 @@ class Training:
         if state.stop == ASKED:
             raise Interrupted(f"{session.signals.received or 'another process'} asked to stop: step {state.step} saved")
 
-    def _saver(self, best_by: str) -> Saver:
+    def _best(self, default: str | None, metrics: Collection[str]) -> tuple[str | None, list[Best]]:
+        node = self.session.config.Evaluation.best_by
+        metric = node.metric or default
+        choices = {"train/epoch_loss", *metrics, *([default] if default else [])}
+        if metric is None:
+            if node.patience:
+                raise UserError(
+                    "Evaluation.best_by.patience: there is no kNN top-1 to wait for; name another metric by "
+                    f"Evaluation.best_by.metric; {suggest('health/rank', choices)}"
+                )
+            return None, []
+        if metric not in choices:
+            raise UserError(f"Evaluation.best_by.metric: {metric!r} is not measured; {suggest(metric, choices)}")
+        lowest = node.mode == "min" if node.mode else "loss" in metric
+        return metric, [Best(self.session.log, metric, lowest=lowest, patience=node.patience)]
+
+    def _saver(self, best_by: str | None) -> Saver:
         node = self.session.config.Global
         return Saver(
             self.session.folder,
