@@ -64,8 +64,8 @@ def run(session: Session) -> TrainState:
     show_views(session, training.data)
     if monitor and state.step == 0 and session.config.Evaluation.baselines:
         score_baselines(session, monitor)
-    guard = _guard(session, training)
-    callbacks: list[Callback] = [_health(session, training, guard), *([monitor] if monitor else [])]
+    guard = open_guard(session, training)
+    callbacks: list[Callback] = [open_health(session, training, guard), *([monitor] if monitor else [])]
     callbacks.append(EpochReport(session.log, session.config.Global.epochs, UNSAID))
     training.fit(state, callbacks, best_by="eval/knn_top1" if monitor else None, metrics=METRICS)
     report_pretraining(session, training.learner.model, training.data, monitor)
@@ -74,7 +74,8 @@ def run(session: Session) -> TrainState:
     return state
 
 
-def _health(session: Session, training: Training, guard: CollapseGuard) -> Health:
+def open_health(session: Session, training: Training, guard: CollapseGuard) -> Health:
+    """The callback as the recipe sets it."""
     node = session.config.Health
     return Health(
         session.log,
@@ -87,7 +88,7 @@ def _health(session: Session, training: Training, guard: CollapseGuard) -> Healt
     )
 
 
-def _guard(session: Session, training: Training) -> CollapseGuard:
+def open_guard(session: Session, training: Training) -> CollapseGuard:
     """The guard, which can name the settings that usually are to blame, in the order in which they are."""
     config, node = session.config, session.config.Health
     causes = (
