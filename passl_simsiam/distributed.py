@@ -15,6 +15,13 @@ from passl_simsiam.errors import Interrupted, UserError
 #: Seconds without progress after which a rank counts as hung, unless the recipe says otherwise.
 HANG_TIMEOUT = 600.0
 
+#: What to look at when ranks do not find each other.
+HINTS = (
+    "look at the address of --master (as the other machines reach it), whether a firewall lets all ports between the "
+    "machines through, and the network interface, which GLOO_SOCKET_IFNAME and NCCL_SOCKET_IFNAME choose (eth0, say); "
+    "NCCL_DEBUG=INFO tells more"
+)
+
 
 @dataclass(frozen=True)
 class World:
@@ -34,11 +41,19 @@ def from_environment() -> World:
     return World(int(os.environ.get("PADDLE_TRAINER_ID", "0")), int(os.environ.get("PADDLE_TRAINERS_NUM", "1")))
 
 
+def local_size() -> int:
+    """Ranks on this machine."""
+    return int(os.environ.get("PADDLE_LOCAL_SIZE", "1"))
+
+
 def start(world: World, hang_timeout: float = HANG_TIMEOUT) -> None:
     """Join the other ranks (gloo on CPU, NCCL on GPU), and watch from now on that none of them dies or hangs.
 
     Args:
         hang_timeout: seconds without a `watchdog.beat`, after the first one, after which a rank counts as hung.
+
+    Raises:
+        UserError: the ranks do not find each other.
     """
     if world.size == 1:
         watchdog.start(0, None, hang_timeout)
@@ -46,14 +61,18 @@ def start(world: World, hang_timeout: float = HANG_TIMEOUT) -> None:
     import paddle
     import paddle.distributed as dist
 
-    dist.init_parallel_env()
-    # Nothing else uses this store: it is not safe to use from two threads, and a signal breaks a wait on it.
-    store = paddle.base.core.create_or_get_global_tcp_store()
-    if world.is_main:
-        host = os.environ["PADDLE_MASTER"].rpartition(":")[0]  # of this machine, as the others reach it
-        store.set("watchdog", f"{host}:{watchdog.open_hub(host, world.size, hang_timeout)}")
-    host, _, port = store.get("watchdog").decode().rpartition(":")
-    watchdog.start(world.rank, (host, int(port)), hang_timeout)
+    try:
+        dist.init_parallel_env()
+        # Nothing else uses this store: it is not safe to use from two threads, and a signal breaks a wait on it.
+        store = paddle.base.core.create_or_get_global_tcp_store()
+        if world.is_main:
+            host = os.environ["PADDLE_MASTER"].rpartition(":")[0]  # of this machine, as the others reach it
+            store.set("watchdog", f"{host}:{watchdog.open_hub(host, world.size, hang_timeout)}")
+        host, _, port = store.get("watchdog").decode().rpartition(":")
+        watchdog.start(world.rank, (host, int(port)), hang_timeout)
+    except (RuntimeError, ValueError, OSError) as error:  # Paddle's own errors are some of these
+        reason = " ".join(str(error).split())[:300]
+        raise UserError(f"rank {world.rank} cannot join the {world.size - 1} other(s): {reason}; {HINTS}") from error
 
 
 def stop(error: BaseException | None = None) -> None:
