@@ -19,7 +19,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "Write a network as a Paddle inference model or as ONNX, with any batch size, and check it against the "
         "original on random and on real images; what does not agree is not kept.",
     )
-    parser.add_argument("source", help="a run's folder, a checkpoint's, or a weight file")
+    parser.add_argument("source", help="a run's folder, a checkpoint's, a weight file, or a name of the zoo")
     parser.add_argument("out", type=Path, help="the folder to make")
     parser.add_argument("--format", nargs="+", choices=FORMATS, default=["paddle"], help="onnx needs the extra onnx")
     parser.add_argument(
