@@ -62,7 +62,7 @@ def test_processes_and_workers_change_no_view(root: Path, folder: Path) -> None:
         return subprocess.Popen(command, cwd=root, stdout=subprocess.PIPE, text=True)
 
     def finish(process: subprocess.Popen[str]) -> list[dict[str, list[object]]]:
-        output, _ = process.communicate(timeout=60)
+        output, _ = process.communicate(timeout=300)
         assert process.returncode == 0
         epochs: list[dict[str, list[object]]] = json.loads(output)
         return epochs
