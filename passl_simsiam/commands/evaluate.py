@@ -31,6 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--layer", choices=("backbone", "projector", "predictor"), help="whose features (backbone)")
     parser.add_argument("--neighbours", nargs="+", metavar="IMAGE", help="tell the training images nearest to these")
     parser.add_argument("--compare", nargs="+", metavar="RUN", help="a table of the runs' scores, and their curves")
+    parser.add_argument("--report", metavar="RUN", help="make the run's report again: report/index.html, one page")
     parser.add_argument("--out", metavar="FILE", help="with --compare: the table (compare.md), its picture beside it")
     return guarded(parser, argv, _work)
 
@@ -41,8 +42,14 @@ def _work(arguments: argparse.Namespace) -> None:
         return
     if arguments.out:
         raise UserError("--out is where --compare writes its table; give both")
+    arguments.run = arguments.report or arguments.run
     config = _config(arguments)
     environment = prepare(config)
+    if arguments.report:
+        from passl_simsiam.tasks.rereport import report_again
+
+        print(report_again(config, environment))
+        return
     from passl_simsiam.tasks import run
     from passl_simsiam.tasks.scoring import Wanted
 
@@ -64,7 +71,7 @@ def _config(arguments: argparse.Namespace) -> Config:
     run = Path(arguments.run)
     recipe = arguments.config or run / "config.yaml"
     if not arguments.config and not recipe.is_file():
-        raise UserError(f"--run: {run} is no run's folder: there is no config.yaml in it")
+        raise UserError(f"{run} is no run's folder: there is no config.yaml in it")
     # A recipe of a run says what the run went on from, which is not what is to be scored.
     moved = [f"Global.output_dir={run}", "Global.checkpoint=null"]
     return load_config(recipe, [*moved, *arguments.override])

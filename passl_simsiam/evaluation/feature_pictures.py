@@ -46,9 +46,11 @@ def principal(features: Array) -> Array:
 def places(features: Array) -> Array:
     """t-SNE (van der Maaten and Hinton 2008) of the principal components: float32 [n, 2] from float [n, d], n >= 5."""
     from sklearn.manifold import TSNE
+    from threadpoolctl import threadpool_limits
 
     perplexity = min(30.0, (len(features) - 1) / 3)
-    found = TSNE(2, init="pca", perplexity=perplexity, random_state=0).fit_transform(principal(features))
+    with threadpool_limits(limits=1):  # so few points gain nothing from threads, which wait for each other busily
+        found = TSNE(2, init="pca", perplexity=perplexity, random_state=0).fit_transform(principal(features))
     return found.astype(np.float32)
 
 

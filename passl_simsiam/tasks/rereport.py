@@ -8,7 +8,7 @@ from pathlib import Path
 from passl_simsiam import build
 from passl_simsiam.checkpoint import io
 from passl_simsiam.checkpoint.weights import apply_weights
-from passl_simsiam.config import Config, load_config
+from passl_simsiam.config import Config
 from passl_simsiam.errors import UserError
 from passl_simsiam.log import messages_into
 from passl_simsiam.tasks.classify import Validation, open_validation
@@ -18,23 +18,18 @@ from passl_simsiam.tasks.report import report_classification, report_pretraining
 from passl_simsiam.tasks.session import Session, open_data, open_session
 
 
-def config_of(run: Path) -> Config:
-    """The recipe of a run, wherever its folder is now. Raises UserError."""
-    recipe = run / "config.yaml"
-    if not recipe.is_file():
-        raise UserError(f"{run} is no run's folder: there is no config.yaml in it")
-    return load_config(recipe, [f"Global.output_dir={run}", "Global.checkpoint=null"])
-
-
-def report_again(run: Path, environment: Mapping[str, str]) -> Path:
+def report_again(config: Config, environment: Mapping[str, str]) -> Path:
     """Make report/ of the run's latest checkpoint, and return the path of its page.
 
-    Where the run's images are gone, the page shows what the run left behind.
+    Where the run's images are gone, the page shows the report that the run ended with.
+
+    Args:
+        config: the run's recipe, with the run's folder as Global.output_dir.
 
     Raises:
-        UserError: no run, no checkpoint, or neither images nor an earlier report.
+        UserError: no checkpoint, or neither images nor an earlier report.
     """
-    config = config_of(run)
+    run = Path(config.Global.output_dir)
     with open_session(config, environment, writes=False) as session, messages_into(session.log):
         try:
             _report(session)

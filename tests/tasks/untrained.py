@@ -27,6 +27,7 @@ def save_untrained(folder: Path, task: str = "pt", *overrides: str, classes: lis
         if hasattr(layer, "_variance"):  # statistics that matter: with those of the start, most features are 0
             layer._mean.set_value(paddle.normal(0.0, 0.1, layer._mean.shape))
             layer._variance.set_value(paddle.uniform(layer._variance.shape, min=0.5, max=2.0))
-    state = {"step": 7, "epoch": 1, "config": config.model_dump(mode="json"), "data": asdict(images)}
+    state = {"step": 7, "epoch": 1, "images": 448, "metrics": {}, "best": None, "data": asdict(images)}
+    state |= {"config": config.model_dump(mode="json")}
     io.save(folder, "epoch_0001", model=model.state_dict(), optimizer={}, state=state)
     return folder
