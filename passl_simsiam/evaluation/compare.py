@@ -28,8 +28,10 @@ CURVES = (
 )
 #: Settings that a protocol finds out or that follow from the network: runs may differ in them and still be compared.
 FOUND = {"rate", "weight_decay", "rates_within_a_point", "iterations", "dimensions", "pretrained", "run"}
-#: Parts of a recipe that say where things are and how fast they are done.
-INCIDENTAL = ("Global.output_dir", "Global.threads", "Global.device", "Global.checkpoint", "Global.keep_last")
+#: What a recipe says about where things are, how often they are written and how fast they are done.
+INCIDENTAL = {"output_dir", "threads", "device", "checkpoint", "keep_last", "loader", "root", "print_batch_step"}
+INCIDENTAL |= {"save_every_epochs", "save_every_steps", "save_every_minutes", "on_save_error", "hang_timeout"}
+INCIDENTAL |= {"max_skipped_steps", "Evaluation", "Faults"}
 
 
 @dataclass(frozen=True)
@@ -89,7 +91,7 @@ def table(runs: Sequence[Run]) -> str:
     keys = dict.fromkeys(key for run in runs for key in run.recipe)
     for key in keys:
         values = [run.recipe.get(key) for run in runs]
-        if key not in INCIDENTAL and any(value != values[0] for value in values):
+        if not INCIDENTAL & set(key.split(".")) and any(value != values[0] for value in values):
             rows.append([key, *("-" if value is None else str(value) for value in values)])
     for key, name, factor in (("epoch", "epochs", 1), ("step", "steps", 1), *CURVES):
         last = [run.last(key) for run in runs]
@@ -99,6 +101,7 @@ def table(runs: Sequence[Run]) -> str:
     for protocol, layer in dict.fromkeys(key for run in runs for key in run.entries):
         entries = [run.entries.get((protocol, layer)) for run in runs]
         rows += _scores(entries, layer, notes)
+    rows = [[cell.replace("|", "\\|") for cell in row] for row in rows]
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = [
         "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |" for row in rows
@@ -110,6 +113,7 @@ def table(runs: Sequence[Run]) -> str:
 def curves(runs: Sequence[Run]) -> Figure | None:
     """A panel for each of CURVES that some run has, a line a run; None where none has any."""
     from matplotlib.figure import Figure
+    from matplotlib.ticker import EngFormatter
 
     panels = [(key, name, factor) for key, name, factor in CURVES if any(len(run.curve(key)[0]) for run in runs)]
     if not panels:
@@ -130,6 +134,7 @@ def curves(runs: Sequence[Run]) -> Figure | None:
                 lines[run.name] = line
         axes.set_title(name)
         axes.set_xlabel("images seen")
+        axes.xaxis.set_major_formatter(EngFormatter(sep=""))
         axes.grid(alpha=0.3)
         axes.spines[["top", "right"]].set_visible(False)
     for axes in grid[len(panels) :]:
