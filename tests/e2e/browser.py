@@ -78,10 +78,19 @@ class Browser:
     def open(self, url: str) -> None:
         self._call("Page.navigate", self._session, url=url)
 
+    def resize(self, width: int, height: int) -> None:
+        """Show pages as a window, or a telephone, of so many pixels does."""
+        size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600}
+        self._call("Emulation.setDeviceMetricsOverride", self._session, **size)
+
+    def evaluate(self, expression: str) -> Any:
+        """The value of a JavaScript expression; None if it has none."""
+        answer = self._call("Runtime.evaluate", self._session, expression=expression, returnByValue=True)
+        return answer["result"].get("value")
+
     def html(self) -> str:
         """The document as it is now."""
-        expression = "document.documentElement.outerHTML"
-        return self._call("Runtime.evaluate", self._session, expression=expression)["result"]["value"]
+        return self.evaluate("document.documentElement.outerHTML")
 
     def pixels(self) -> np.ndarray:
         """What the window shows now, uint8 [height, width, 3]."""
