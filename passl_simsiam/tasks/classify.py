@@ -22,6 +22,7 @@ from passl_simsiam.models.normalize import Normalize
 from passl_simsiam.tasks import entries
 from passl_simsiam.tasks.entries import Subject
 from passl_simsiam.tasks.features import splits, words
+from passl_simsiam.tasks.preflight import check_training, require
 from passl_simsiam.tasks.report import report_classification
 from passl_simsiam.tasks.session import Data, Session, checkpoint_to_score, open_data
 from passl_simsiam.tasks.training import Training, loss_of
@@ -149,6 +150,7 @@ def run(session: Session) -> TrainState:
             "Global.pretrained_model: a linear probe scores a pretrained backbone; give a checkpoint or a run, "
             "for instance -o Global.pretrained_model=output/simsiam_r18_pt_digits"
         )
+    require(session, check_training(training))
     training.describe()
     state = training.begin()
     begun, start = state.step, time.perf_counter()

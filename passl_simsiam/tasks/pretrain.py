@@ -16,6 +16,7 @@ from passl_simsiam.engine.loop import Callback, TrainState
 from passl_simsiam.errors import TrainingError, UserError
 from passl_simsiam.models.normalize import Normalize
 from passl_simsiam.tasks.monitor import KnnMonitor, open_monitor, score_baselines
+from passl_simsiam.tasks.preflight import check_training, require
 from passl_simsiam.tasks.report import report_pretraining, show_views
 from passl_simsiam.tasks.session import Session, open_data
 from passl_simsiam.tasks.training import Training, loss_of
@@ -59,6 +60,7 @@ def run(session: Session) -> TrainState:
     """Pretrain as the recipe says; write the run's folder and its report."""
     prepared = prepare(session)
     training, monitor = prepared.training, prepared.monitor
+    require(session, check_training(training))
     training.describe()
     state = training.begin()
     show_views(session, training.data)

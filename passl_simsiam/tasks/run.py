@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from passl_simsiam.config import Config
 from passl_simsiam.log import messages_into
 from passl_simsiam.tasks import classify, dry, pretrain
+from passl_simsiam.tasks.preflight import check_start, require
 from passl_simsiam.tasks.scoring import Wanted, score
 from passl_simsiam.tasks.session import open_session
 
@@ -14,6 +15,7 @@ from passl_simsiam.tasks.session import open_session
 def train(config: Config, environment: Mapping[str, str]) -> None:
     """Run Global.task. Raises UserError."""
     with open_session(config, environment, writes=True) as session, messages_into(session.log):
+        require(session, check_start(session))
         if config.Global.task == "pretrain":
             pretrain.run(session)
         else:
