@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ from passl_simsiam.checkpoint.proof import Nodes, Proof, Side
 from passl_simsiam.checkpoint.random_state import random_state
 from passl_simsiam.checkpoint.render import Fate, Renderer
 from passl_simsiam.checkpoint.report import Report
-from passl_simsiam.checkpoint.tensors import read_tensors, write_tensors
+from passl_simsiam.checkpoint.tensors import write_tensors
 from passl_simsiam.checkpoint.weights import HOMES, locate, named_tensors
 from passl_simsiam.checkpoint.writers import write_pdparams, write_pth
 from passl_simsiam.errors import UserError, suggest
@@ -96,7 +96,30 @@ def convert(
         UserError: an unreadable file, a tensor without a rule, a layout that cannot hold the network, a difference
             between what was written and what should be there. Nothing is written then.
     """
-    source, path = open_source(src), Path(dst)
+    path = Path(dst)
+    aside = path.with_name(f".converting-{path.name}")
+    try:
+        result, before, after = _convert(src, path, aside, source_format, target_format, with_optimizer)
+        result = replace(result, proof=prove(before, after, result.architecture) if prove else None)
+        result.save(report or path.with_name(path.name + ".report.json"))
+        aside.replace(path)
+    except UserError as error:
+        raise UserError(str(error).replace(aside.name, path.name)) from error
+    except OSError as error:
+        raise UserError(f"{path} could not be written: {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(aside) if aside.is_dir() else aside.unlink(missing_ok=True)
+    return result
+
+
+def _convert(
+    src: str | Path, path: Path, aside: Path, source_format: str | None, target_format: str | None, with_optimizer: bool
+) -> tuple[Report, Side, Side]:
+    """Write the target at `aside` and compare it; the report but for the proof, and both sides to prove it on.
+
+    No tensor is in memory on return: PaddlePaddle, which the proof imports, takes as much as a ResNet-50's file.
+    """
+    source = open_source(src)
     found = match(source.tensors, source_format)
     weights = found.ours(source.tensors)
     nodes = architecture(weights, found.depth)
@@ -107,36 +130,23 @@ def convert(
     velocity: dict[str, np.ndarray] = {}
     if not path.suffix:
         velocity = official_momentum(source.beside, source.tensors, found) if with_optimizer else no_momentum(weights)
-    fates, norms = _join(found, rendered.fates, source), _norms(weights)
-
-    aside = path.with_name(f".converting-{path.name}")
-    try:
-        _write(aside, rendered, layout, source, counts, nodes, velocity, goes_on=with_optimizer)
-        written = _model_file(aside)
-        after = _read_back(written, rendered, layout)
-        proof = prove(Side(found.renamed(source.tensors), found.framework), after, nodes) if prove else None
-        result = Report(
-            source=source.path,
-            target=path / written.relative_to(aside),
-            source_format=f"{found.layout.name}/{found.blocks}",
-            target_format=f"{layout.name}/{layout.blocks[0]}",
-            prefix=found.prefix,
-            architecture=nodes,
-            fates=fates,
-            norms=norms,
-            velocities=len(velocity) if with_optimizer else 0,
-            proof=proof,
-            sha256={"source": digest(source.path), "target": digest(written)},
-        )
-        result.save(report or path.with_name(path.name + ".report.json"))
-        aside.replace(path)
-    except UserError as error:
-        raise UserError(str(error).replace(aside.name, path.name)) from error
-    except OSError as error:
-        raise UserError(f"{path} could not be written: {error.strerror or error}") from error
-    finally:
-        shutil.rmtree(aside) if aside.is_dir() else aside.unlink(missing_ok=True)
-    return result
+    _write(aside, rendered, layout, source, counts, nodes, velocity, goes_on=with_optimizer)
+    written = _model_file(aside)
+    after = _read_back(written, rendered, layout)
+    report = Report(
+        source=source.path,
+        target=path / written.relative_to(aside),
+        source_format=f"{found.layout.name}/{found.blocks}",
+        target_format=f"{layout.name}/{layout.blocks[0]}",
+        prefix=found.prefix,
+        architecture=nodes,
+        fates=_join(found, rendered.fates, source),
+        norms=_norms(weights),
+        velocities=len(velocity) if with_optimizer else 0,
+        proof=None,
+        sha256={"source": digest(source.path), "target": digest(written)},
+    )
+    return report, Side(lambda: found.renamed(open_source(src).tensors), found.framework), after
 
 
 def _check_place(path: Path, source: Source, with_optimizer: bool) -> None:
@@ -204,14 +214,15 @@ def _write(
 
 def _read_back(path: Path, rendered: Renderer, layout: Layout) -> Side:
     """The written file's weights, after a comparison of every bit with what should be there. Raises UserError."""
-    tensors = read_tensors(path) if path.suffix == ".safetensors" else named_tensors(safe.read(path).tree, path)
+    tensors = open_source(path).tensors
     for name, array in rendered.tensors.items():
         back = tensors.get(name)
         if back is None or back.dtype != array.dtype or back.shape != array.shape or back.tobytes() != array.tobytes():
             raise UserError(f"{path}: {name} did not come back as it was written")
     found = match(tensors, f"{layout.name}/{layout.blocks[0]}")
     names = {theirs: ours for theirs, (ours, _) in found.names.items()}
-    return Side(found.renamed(tensors), found.framework, path if path.suffix in TORCH_SUFFIXES else None, names)
+    torchs = path if path.suffix in TORCH_SUFFIXES else None
+    return Side(lambda: found.renamed(open_source(path).tensors), found.framework, torchs, names)
 
 
 def _join(found: Match, fates: list[Fate], source: Source) -> list[Fate]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ import numpy as np
 from passl_simsiam.checkpoint import network
 from passl_simsiam.checkpoint.layouts import DEPTHS, Framework
 from passl_simsiam.errors import UserError
+from passl_simsiam.runtime import prepare_environment
 
 TOLERANCE = 1e-4
 OUTPUTS = ("backbone", "neck", "head")
@@ -29,14 +30,15 @@ Nodes = network.Nodes
 
 @dataclass(frozen=True)
 class Side:
-    """The weights of one file by our names.
+    """The weights of one file.
 
     Attributes:
+        load: reads them, by our names; only then are they in memory, and one side's at a time.
         framework: whose orientation linear weights have: [in, out] in Paddle, [out, in] in torch.
-        path: a file for torch.load to open in place of `tensors`, which then only say the names: `names` of it -> ours.
+        path: a file for torch.load to open in place of `load`, and `names` in it -> ours.
     """
 
-    tensors: Weights
+    load: Callable[[], Weights]
     framework: Framework
     path: Path | None = None
     names: Mapping[str, str] | None = None
@@ -82,17 +84,20 @@ def _available() -> list[str]:
 def _run(side: Side, nodes: Nodes, images: np.ndarray) -> tuple[dict[str, np.ndarray], str]:
     """A side's outputs, and what computed them."""
     available = _available()
+    prepare_environment()  # before the first import of Paddle, which is 280 MB that a conversion would not need
     backend = side.framework if side.framework in available else available[0]
     version = getattr(importlib.import_module(backend), "__version__", "")
     if side.framework == backend == "paddle":
         try:
-            model = network.build(nodes, side.tensors)
+            model = network.build(nodes, side.load())
             return network.outputs(model, images), f"our model, PaddlePaddle {version}"
         except UserError:
             pass  # a network that conversion knows and our classes do not
-    weights, how = side.tensors, "functions on the file's tensors"
     if backend == "torch" and side.path and side.names:
-        weights, how = _loaded_by_torch(side.path, side.names), "functions on what torch.load gives"
+        weights: Weights = _loaded_by_torch(side.path, side.names)
+        how = "functions on what torch.load gives"
+    else:
+        weights, how = side.load(), "functions on the file's tensors"
     return outputs(weights, nodes, images, backend, side.framework), f"{backend} {version}, {how}"
 
 

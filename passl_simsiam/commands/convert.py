@@ -53,11 +53,10 @@ def _work(arguments: argparse.Namespace) -> None:
 
         print(inspect(zoo.resolve(arguments.inspect)))
         return
-    from passl_simsiam import runtime, zoo
+    from passl_simsiam import zoo
     from passl_simsiam.checkpoint.convert import convert
     from passl_simsiam.checkpoint.proof import prove
 
-    runtime.prepare_environment()
     report = convert(
         zoo.resolve(arguments.source),
         arguments.target,

@@ -261,7 +261,11 @@ def kuangliu_fc() -> Any:
 
 
 def randomise(model: nn.Module, seed: int = 0) -> nn.Module:
-    """Weights that keep signals in range, and batch norms as if they had seen data, each with another count."""
+    """Weights that keep signals in range, and batch norms as if they had seen data, each with another count.
+
+    Each block adds little to its shortcut, as after a start from zero. With blocks of full strength, rounding in
+    float32 alone moves the outputs of a ResNet-50 in training mode by 5e-5, in torch as in Paddle.
+    """
     generator = torch.Generator().manual_seed(seed)
 
     def draw(tensor: Tensor, mean: float, std: float) -> None:
@@ -280,6 +284,11 @@ def randomise(model: nn.Module, seed: int = 0) -> nn.Module:
             draw(module.running_mean, 0, 0.2)
             draw(module.running_var, 1, 0.1)
             module.num_batches_tracked.fill_(100)
+    for module in model.modules():
+        if isinstance(module, Block):
+            with torch.no_grad():
+                last = getattr(module, f"bn{module.count}")
+                last.weight.mul_(0.2), last.bias.mul_(0.2)
     return model
 
 
