@@ -1,6 +1,7 @@
 """SimSiam's training steps against the published method's, step by step, in float64 and float32.
 
-The model, loss, optimizer, groups and schedule are those that build.py makes of the ImageNet recipe.
+The model, loss, optimizer, groups and schedule are those that build.py makes of the ImageNet recipe. The start weights
+come from a file in the layout of the published code, through the converter.
 
 Paddle's batch norm differs from PyTorch's in three constants, none of which matters to training. ExactBatchNorm takes
 them out, so that everything else, running variances and outputs in evaluation mode included, can be compared closely.
@@ -10,6 +11,7 @@ from __future__ import annotations
 
 import functools
 import math
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -23,6 +25,10 @@ import pytest
 from golden_files import FOLDER, draw, load
 
 from passl_simsiam import build
+from passl_simsiam.checkpoint.convert import convert
+from passl_simsiam.checkpoint.tensors import read_tensors
+from passl_simsiam.checkpoint.weights import apply_weights
+from passl_simsiam.checkpoint.writers import write_pth
 from passl_simsiam.config import load_config
 from passl_simsiam.optim.groups import ParamGroup, rates_at
 
@@ -97,13 +103,28 @@ def start_value(name: str, shape: tuple[int, ...]) -> np.ndarray:
     return draw(name, shape) * math.sqrt(1 / np.prod(shape[1:]))
 
 
-def set_start(model: paddle.nn.Layer) -> None:
-    """Weights start as float32 numbers in float64 runs too: the reference model was made so before its conversion."""
+def official_start(model: paddle.nn.Layer) -> dict[str, np.ndarray]:
+    """The state dict that the published code would start from, by its names, in its order of axes and in float32."""
+    state: dict[str, np.ndarray] = {}
     for name, tensor in model.state_dict().items():
-        shape = tuple(tensor.shape)
-        linear = is_linear(name, shape)
-        value = start_value(published_name(name), shape[::-1] if linear else shape)
-        tensor.set_value((value.T if linear else value).astype("float32").astype(paddle.get_default_dtype()))
+        shape, theirs = tuple(tensor.shape), published_name(name)
+        state[theirs] = start_value(theirs, shape[::-1] if is_linear(name, shape) else shape).astype("float32")
+        if theirs.endswith("running_var"):
+            state[theirs.replace("running_var", "num_batches_tracked")] = np.array(0)
+    return state
+
+
+def set_start(model: paddle.nn.Layer) -> None:
+    """Load the start weights from a checkpoint as the published code writes it, converted as a user would.
+
+    Weights start as float32 numbers in float64 runs too: the reference model was made so before its conversion.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        official, ours = Path(folder, "checkpoint_0000.pth.tar"), Path(folder, "start.safetensors")
+        tensors = {f"module.{name}": array for name, array in official_start(model).items()}
+        write_pth(official, {"epoch": 1, "arch": "resnet", "state_dict": tensors, "optimizer": {}})
+        assert convert(official, ours).source_format == "official/torchvision"
+        apply_weights(model, read_tensors(ours))
 
 
 def view(step: int, which: int, shape: tuple[int, ...]) -> paddle.Tensor:
@@ -195,6 +216,18 @@ def run(name: str, dtype: str, steps: int | None = None) -> Result:
 
 def test_there_are_reference_cases() -> None:
     assert GOLDEN, f"no simsiam_steps.json in {FOLDER}"
+
+
+@cases
+def test_the_converter_brings_every_start_weight_bit_for_bit(name: str) -> None:
+    """Against the rule itself, so that the tests below are of the published weights and not of some others."""
+    model = construct(GOLDEN[name]["case"]).model
+    set_start(model)
+    expected = official_start(model)
+    for ours, tensor in model.state_dict().items():
+        value = tensor.numpy()
+        value = value.T if is_linear(ours, value.shape) else value
+        np.testing.assert_array_equal(value, expected[published_name(ours)], err_msg=ours)
 
 
 @cases
