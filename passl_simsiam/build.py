@@ -45,7 +45,15 @@ def component(registry: Registry, node: Component, where: str, **supplied: Any) 
 
 
 def dataset(split: Split, where: str) -> Dataset:
-    return component(DATASETS, split.dataset, f"{where}.dataset")
+    from passl_simsiam.data.datasets import subset
+
+    whole: Dataset = component(DATASETS, split.dataset, f"{where}.dataset")
+    chosen = split.dataset.subset
+    if chosen is None:
+        return whole
+    if isinstance(chosen, str):
+        return subset.listed(whole, chosen)
+    return subset.share(whole, chosen.fraction, chosen.seed)
 
 
 def transform(split: Split, where: str) -> Transform:

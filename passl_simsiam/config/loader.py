@@ -136,7 +136,7 @@ def _inherit_dataset(raw: dict[str, Any]) -> None:
     try:
         train, evaluation = (raw["DataLoader"][split]["dataset"] for split in ("Train", "Eval"))
         if evaluation.get("name", train["name"]) == train["name"]:
-            inherited = {key: value for key, value in train.items() if key != "transform"}
+            inherited = {key: value for key, value in train.items() if key not in ("transform", "subset")}
             raw["DataLoader"]["Eval"]["dataset"] = {**inherited, **evaluation}
     except (KeyError, TypeError, AttributeError):
         return  # a section is missing or malformed: the schema's check says so

@@ -80,8 +80,16 @@ class LRSchedulerSection(Component):
     reference_batch: PositiveInt | None = 256
 
 
+class Share(Section):
+    """The same share of each class, drawn by the seed; a smaller one is part of a larger one."""
+
+    fraction: Annotated[float, Field(gt=0, le=1)]
+    seed: NonNegativeInt = 0
+
+
 class Dataset(Component):
     transform: Component
+    subset: Share | str | None = Field(None, description="{fraction, seed}, or a file that names images, a line each")
 
 
 class Sampler(Section):
@@ -106,7 +114,7 @@ class Split(Section):
 
 
 class DataLoaderSection(Section):
-    """What Eval.dataset does not say (its name, root, ...; never its transform) it takes from Train.dataset."""
+    """What Eval.dataset does not say (its name, root, ...; never transform or subset) it takes from Train.dataset."""
 
     Train: Split
     Eval: Split | None = None

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from passl_simsiam.data.bad import BadSample
 from passl_simsiam.data.datasets.files import ImageFiles
+from passl_simsiam.data.datasets.subset import Subset
 from passl_simsiam.data.keys import generator
 from passl_simsiam.data.sampler import Indices
 from passl_simsiam.data.switch import transform_at
@@ -110,7 +111,7 @@ class SampleMaker:
 def reader(dataset: Dataset, transform: Transform) -> Callable[[int], NDArray[np.uint8]]:
     """`dataset.read` for this transform: one that knows how small a large JPEG may be decoded is taken at its word."""
     reduction = getattr(transform, "reduction", None)
-    if reduction is not None and isinstance(dataset, ImageFiles):
+    if reduction is not None and isinstance(dataset, (ImageFiles, Subset)):
         return lambda index: dataset.read(index, reduction)
     return dataset.read
 

@@ -96,6 +96,7 @@ class Validation(Callback):
             "transform": words(split.dataset.transform),
             "split": splits(config.DataLoader),
             "queries": len(self.data.dataset),
+            **({"subset": str(train.dataset.subset)} if train.dataset.subset else {}),
             "seed": config.Global.seed,
         }
         scores = {name.removeprefix("eval/"): value for name, value in metrics.items() if name in SCORES}
