@@ -8,7 +8,7 @@ from typing import Any
 
 import paddle
 
-from passl_simsiam import build
+from passl_simsiam import build, distributed
 from passl_simsiam.engine.callbacks import EpochReport
 from passl_simsiam.engine.guard import CollapseGuard
 from passl_simsiam.engine.health import METRICS, UNSAID, Health
@@ -72,6 +72,7 @@ def run(session: Session) -> TrainState:
     training.fit(state, callbacks, best_by="eval/knn_top1" if monitor else None, metrics=METRICS)
     report_pretraining(session, training.learner.model, training.data, monitor)
     if guard.stopped:
+        distributed.barrier(session.world, "the report of a collapse")  # a rank that failed at once would end the others
         raise TrainingError(guard.stopped)
     return state
 
