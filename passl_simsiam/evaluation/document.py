@@ -52,11 +52,12 @@ class Picture:
 
 @dataclass(frozen=True)
 class Card:
-    """A value with a name, and all that it depends on."""
+    """A value with a name, a few words on it, and all that it depends on."""
 
     name: str
     value: str
-    facts: Mapping[str, str]
+    note: str = ""
+    facts: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -159,7 +160,7 @@ def _markdown(part: Part) -> str:
     if isinstance(part, Picture):
         return f"![{part.file.removesuffix('.png')}]({part.file})\n\n{part.caption}"
     if isinstance(part, Card):
-        return f"**{part.name}: {part.value}**\n\n{_markdown(Facts(part.facts))}"
+        return "\n\n".join(filter(None, (f"**{part.name}: {part.value}**", part.note, _markdown(Facts(part.facts)))))
     if isinstance(part, Code):
         return f"```\n{part.text.rstrip()}\n```"
     rule = ["---" if part.words else "---:"] * len(part.head)

@@ -50,7 +50,8 @@ p { margin: 0.6rem 0; max-width: 46rem; }
 dl { display: grid; grid-template-columns: minmax(6rem, max-content) 1fr; gap: 0.2rem 1rem; margin: 0.6rem 0; }
 dt { color: var(--soft); }
 dd { margin: 0; overflow-wrap: anywhere; }
-.card dl { font-size: 0.82rem; gap: 0.1rem 0.7rem; margin: 0.5rem 0 0; grid-template-columns: minmax(4rem, 7rem) 1fr; }
+.card dl { font-size: 0.82rem; gap: 0.1rem 0.7rem; margin: 0.6rem 0 0; padding-top: 0.6rem;
+  border-top: 1px solid var(--line); grid-template-columns: minmax(4rem, 7rem) 1fr; }
 table { border-collapse: collapse; margin: 0.8rem 0; font-size: 0.95rem; }
 th, td { padding: 0.35rem clamp(0.7rem, 2vw, 1.4rem) 0.35rem 0; border-bottom: 1px solid var(--line); text-align: left;
   vertical-align: top; }
@@ -80,7 +81,7 @@ def page(folder: Path, document: Document) -> str:
         title=escape(document.title),
         style=_STYLE,
         summary=f'<p class="lead">{escape(document.summary)}</p>' if document.summary else "",
-        headline=_cards([Card(what, value, {"": meaning}) for what, value, meaning in document.headline]),
+        headline=_cards([Card(*item) for item in document.headline]),
         sections="\n".join(_section(folder, section) for section in document.sections),
     )
 
@@ -140,13 +141,11 @@ def _cell(text: str) -> str:
 def _cards(cards: Sequence[Card]) -> str:
     def one(card: Card) -> str:
         long = " long" if len(card.value) > 14 else ""
-        if set(card.facts) == {""}:
-            more = f'<div class="note">{escape(card.facts[""])}</div>'
-        else:
-            more = _facts(Facts(card.facts))
+        note = f'<div class="note">{escape(card.note)}</div>' if card.note else ""
+        facts = _facts(Facts(card.facts)) if card.facts else ""
         return (
             f'<div class="card"><div class="name">{escape(card.name)}</div>'
-            f'<div class="value{long}">{escape(card.value)}</div>{more}</div>'
+            f'<div class="value{long}">{escape(card.value)}</div>{note}{facts}</div>'
         )
 
     return f'<div class="cards">{"".join(map(one, cards))}</div>' if cards else ""

@@ -15,6 +15,7 @@ from passl_simsiam.evaluation.document import Document, Facts, Part, Picture, Se
 
 Array = np.ndarray[Any, Any]
 
+TRAINING = "How training went"  # the section of the curves
 _LOSS_MEANING = {
     "NegativeCosine": "The negative cosine starts near 0 and cannot fall below -1. It says little alone: a good run "
     "ends at about -0.9, a collapsed one at -1. Read it together with the spread of the embeddings.",
@@ -89,7 +90,7 @@ def document(report: Report) -> Document:
         Section("What was trained", [Facts(_trained(report))]),
         *(Section(f"{s.name}: {100 * s.value:.1f} %", _score(report, s)) for s in report.scores),
         Section("With few labels", _few_labels(report)),
-        Section("How training went", _training(report)),
+        Section(TRAINING, _training(report)),
         Section("Health", _health(report)),
         Section("What it learned from", _views(report)),
         Section("What the features look like", report.pictures),

@@ -9,6 +9,7 @@ from passl_simsiam.checkpoint.durable import replacing
 from passl_simsiam.errors import UserError
 from passl_simsiam.evaluation import document, html, scorecard
 from passl_simsiam.evaluation.document import Card, Code, Document, Section, Text
+from passl_simsiam.evaluation.report import TRAINING
 
 
 def write_html(run: Path) -> Path:
@@ -25,7 +26,9 @@ def write_html(run: Path) -> Path:
         report = document.read(folder)
     except (OSError, ValueError) as error:
         raise UserError(f"{run} has no report to show: {error}") from error
-    sections = [*report.sections, *_scorecard(run), _again(run)]
+    # The scores stand together, before what training was like.
+    scores = next((k for k, s in enumerate(report.sections) if s.title == TRAINING), len(report.sections))
+    sections = [*report.sections[:scores], *_scorecard(run), *report.sections[scores:], _again(run)]
     whole = Document(report.title, sections, report.summary, report.headline)
     path = folder / "index.html"
     with replacing(path) as aside:
@@ -40,15 +43,15 @@ def _scorecard(run: Path) -> list[Section]:
     cards = []
     for entry in entries:
         first, *others = [(scorecard.score_name(name), value) for name, value in entry.scores.items()]
-        facts = {name: f"{100 * value:.2f} %" for name, value in others}
-        facts |= {name.replace("_", " "): scorecard.plain(value) for name, value in entry.settings.items()}
+        note = ", ".join(f"{name} {100 * value:.2f} %" for name, value in others)
+        facts = {name.replace("_", " "): scorecard.plain(value) for name, value in entry.settings.items()}
         facts |= {
             "data": entry.data,
             "checkpoint": scorecard.checkpoint_in_words(entry.checkpoint),
             "when": f"{entry.when}, took {entry.seconds:.1f} s",
             "version": entry.version,
         }
-        cards.append(Card(f"{entry.title}, {first[0]}", f"{100 * first[1]:.2f} %", facts))
+        cards.append(Card(f"{entry.title}, {first[0]}", f"{100 * first[1]:.2f} %", note, facts))
     words = "Every score that was taken of this run, with all that it depends on. Compare only like with like."
     return [Section("Scorecard", [Text(words), *cards])]
 

@@ -32,7 +32,7 @@ def written(tmp_path: Path) -> Path:
         Table(["labels a class", "SimSiam features", "raw pixels"], [["1", "81.4 ± 3.2", "59.6 ± 3.4"]]),
         Picture("wide.png", "A wide one. " * 10, wide),
         Picture("confusion.png", "Who is taken for whom.", confusion),
-        Card("kNN, top-1", "97.25 %", {"checkpoint": LONG, "transform": "Resize(size=32)"}),
+        Card("kNN, top-1", "97.25 %", "top-5 99 %", {"checkpoint": LONG, "transform": "Resize(size=32)"}),
         Code("passl-train -c " + "very/long/path/" * 12, "commands"),
         Text("word" * 60),
     ]
@@ -51,9 +51,7 @@ def test_the_page_fits_and_shows_its_pictures(written: Path, tmp_path: Path, wid
         loaded = "[...document.images].filter(image => image.complete && image.naturalWidth > 0).length"
         assert browser.wait_until(lambda page: page.evaluate(loaded) == 2), "a picture is not shown"
         assert browser.evaluate("document.documentElement.scrollWidth") <= width
-        outside = (
-            "[...document.querySelectorAll('body *')].filter(e => e.getBoundingClientRect().right > innerWidth)"
-        )
+        outside = "[...document.querySelectorAll('body *')].filter(e => e.getBoundingClientRect().right > innerWidth)"
         assert browser.evaluate(f"{outside}.length") == 0
         fetched = "performance.getEntriesByType('resource').map(e => e.name).filter(name => !name.startsWith('data:'))"
         assert browser.evaluate(fetched) == []

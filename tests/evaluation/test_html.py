@@ -23,7 +23,7 @@ def evil_document() -> Document:
         Facts({EVIL: EVIL}),
         Table([EVIL, "n"], [[EVIL, EVIL], ["**bold**", "1"]]),
         Picture("a.png", EVIL, image),
-        Card(EVIL, EVIL, {EVIL: EVIL}),
+        Card(EVIL, EVIL, EVIL, {EVIL: EVIL}),
         Code(EVIL, EVIL),
     ]
     return Document(EVIL, [Section(EVIL, parts)], EVIL, [(EVIL, EVIL, EVIL)])
@@ -98,7 +98,7 @@ def test_a_report_comes_back_as_it_was_written(tmp_path):
 
 
 def test_markdown_of_a_table_and_a_card():
-    parts = [Table(["k", "top-1 (%)"], [["1", "a|b"]]), Card("kNN", "97 %", {"k": "5"}), Code("passl-eval")]
+    parts = [Table(["k", "top-1 (%)"], [["1", "a|b"]]), Card("kNN", "97 %", facts={"k": "5"}), Code("passl-eval")]
     text = content.markdown(Document("T", [Section("S", parts)], "In short."))
     assert text == (
         "# T\n\nIn short.\n\n## S\n\n| k | top-1 (%) |\n| ---: | ---: |\n| 1 | a\\|b |\n\n**kNN: 97 %**\n\n- k: 5\n\n"
