@@ -72,7 +72,7 @@ def run(session: Session) -> TrainState:
     training.fit(state, callbacks, best_by="eval/knn_top1" if monitor else None, metrics=METRICS)
     report_pretraining(session, training.learner.model, training.data, monitor)
     if guard.stopped:
-        distributed.barrier(session.world, "the report of a collapse")  # a rank that failed at once would end the others
+        distributed.barrier(session.world, "the report of a collapse")  # the first rank to fail ends the others
         raise TrainingError(guard.stopped)
     return state
 

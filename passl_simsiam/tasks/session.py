@@ -176,7 +176,7 @@ def _warn_of_changes(old: Mapping[str, Any], config: Config, log: RunLog) -> Non
     changed = sorted(
         key
         for key in before.keys() | now.keys()
-        if before.get(key) != now.get(key) and not _HARMLESS & set(key.split(".")) and not key.startswith("Evaluation")
+        if before.get(key) != now.get(key) and not _HARMLESS & set(key.split(".")) and not key.startswith(("Evaluation", "Health"))
     )
     if changed:
         listed = ", ".join(f"{key} ({before.get(key)} -> {now.get(key)})" for key in changed)
