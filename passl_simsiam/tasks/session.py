@@ -167,7 +167,7 @@ def checkpoint_to_score(config: Config, log: RunLog) -> io.Checkpoint:
 
 #: What may differ on resume without another training: where and how often things are written, how data is loaded.
 _HARMLESS = {"output_dir", "max_steps", "device", "threads", "print_batch_step", "save_every_epochs", "keep_last"}
-_HARMLESS |= {"checkpoint", "loader", "save_every_steps", "save_every_minutes", "on_save_error", "max_skipped_steps"}
+_HARMLESS |= {"checkpoint", "loader", "Evaluation", "Health", "save_every_steps", "save_every_minutes", "on_save_error", "max_skipped_steps"}
 _HARMLESS |= {"hang_timeout", "Faults"}
 
 
@@ -176,7 +176,7 @@ def _warn_of_changes(old: Mapping[str, Any], config: Config, log: RunLog) -> Non
     changed = sorted(
         key
         for key in before.keys() | now.keys()
-        if before.get(key) != now.get(key) and not _HARMLESS & set(key.split(".")) and not key.startswith(("Evaluation", "Health"))
+        if before.get(key) != now.get(key) and not _HARMLESS & set(key.split("."))
     )
     if changed:
         listed = ", ".join(f"{key} ({before.get(key)} -> {now.get(key)})" for key in changed)
