@@ -167,8 +167,8 @@ def checkpoint_to_score(config: Config, log: RunLog) -> io.Checkpoint:
 
 #: What may differ on resume without another training: where and how often things are written, how data is loaded.
 _HARMLESS = {"output_dir", "max_steps", "device", "threads", "print_batch_step", "save_every_epochs", "keep_last"}
-_HARMLESS |= {"checkpoint", "loader", "Evaluation", "Health", "save_every_steps", "save_every_minutes", "on_save_error", "max_skipped_steps"}
-_HARMLESS |= {"hang_timeout", "Faults"}
+_HARMLESS |= {"checkpoint", "loader", "save_every_steps", "save_every_minutes", "on_save_error", "max_skipped_steps"}
+_HARMLESS |= {"hang_timeout", "Faults", "Evaluation", "Health"}
 
 
 def _warn_of_changes(old: Mapping[str, Any], config: Config, log: RunLog) -> None:
