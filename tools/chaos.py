@@ -54,7 +54,8 @@ RECIPE = [
     "Evaluation.few_label=null",
     "Evaluation.baselines=false",
 ]
-HANG = 180.0  # seconds after which a job that a fault has hurt counts as hung
+#: A job that a fault has hurt counts as hung after so many times the duration of the run in peace, and a minute.
+HANG = 5
 
 
 @dataclass
@@ -77,7 +78,7 @@ class Rehearsal:
         self.faults = [f for f in FAULTS if processes in f.processes and (only is None or only in f.name)]
         self.tallies: dict[str, Tally] = defaultdict(Tally)
         self.runs = 0
-        began = time.monotonic()
+        self.duration, began = 3600.0, time.monotonic()
         assert self._attempt(disk / "peace", None) == 0, f"the run in peace failed: see {logs}"
         self.duration = time.monotonic() - began
         self.peace = fingerprint(disk / "peace")
@@ -121,7 +122,7 @@ class Rehearsal:
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     job.process.wait(self.rng.uniform(0, self.duration))
                 self._struck, struck_at = fault.strike(job, self.rng), time.monotonic()
-            code = job.process.wait(HANG)
+            code = job.process.wait(60 + HANG * self.duration)
         except subprocess.TimeoutExpired:
             job.end()
             raise SystemExit(f"HUNG: {fault.name if fault else 'in peace'}, see {log}") from None
