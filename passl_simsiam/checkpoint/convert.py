@@ -25,7 +25,6 @@ from passl_simsiam.checkpoint.layouts import COUNTER, LAYOUTS, Layout, layout_of
 from passl_simsiam.checkpoint.match import Match, architecture, match
 from passl_simsiam.checkpoint.momentum import no_momentum, official_momentum
 from passl_simsiam.checkpoint.proof import Nodes, Proof, Side
-from passl_simsiam.checkpoint.random_state import random_state
 from passl_simsiam.checkpoint.render import Fate, Renderer
 from passl_simsiam.checkpoint.report import Report
 from passl_simsiam.checkpoint.tensors import write_tensors
@@ -200,7 +199,7 @@ def _write(
         # SimSiam's batch norms see two views a step. What the file does not say starts anew.
         step = max(counts.values(), default=0) // 2 if goes_on else 0
         state = {"step": step, "epoch": epoch, "images": 0, "metrics": {}, "best": None,
-                 "random": random_state(), "config": {}, "converted_from": str(source.path)}  # fmt: skip
+                 "random": None, "config": {}, "converted_from": str(source.path)}  # fmt: skip
         io.save(path, f"epoch_{epoch:04d}", model=rendered.tensors, optimizer=velocity, state=state)
     elif path.suffix == ".safetensors":
         metadata = {"format": layout.name, "architecture": json.dumps(nodes), COUNTER: json.dumps(dict(counts))}

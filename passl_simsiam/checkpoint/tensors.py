@@ -7,6 +7,7 @@ own); in the file it is BF16, as every other reader expects. 0-d tensors stay 0-
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import os
 from collections.abc import Mapping
@@ -27,8 +28,12 @@ FROM_NUMPY = {np.dtype(numpy): name for name, numpy in TO_NUMPY.items()}
 
 def to_array(tensor: Any) -> np.ndarray:
     """An ndarray or anything with `.numpy()` as a little-endian C-contiguous array of the same values and shape."""
-    array = np.asarray(tensor.numpy() if hasattr(tensor, "numpy") else tensor)
+    array = _as_it_lies(tensor)
     return np.asarray(array, dtype=array.dtype.newbyteorder("<"), order="C")
+
+
+def _as_it_lies(tensor: Any) -> np.ndarray:
+    return np.asarray(tensor.numpy() if hasattr(tensor, "numpy") else tensor)
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Any], metadata: Mapping[str, str] | None = None) -> str:
@@ -41,18 +46,20 @@ def write_tensors(path: Path, tensors: Mapping[str, Any], metadata: Mapping[str,
         OSError: the file could not be written whole.
         TypeError: a dtype that safetensors does not know.
     """
-    arrays = {name: to_array(tensor) for name, tensor in tensors.items()}
+    # In order and as bytes only one at a time, when written: transposed views may be of a file as large as memory.
+    arrays = {name: _as_it_lies(tensor) for name, tensor in tensors.items()}
     header: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
     offset = 0
     # Widest dtype first: every tensor then starts at a multiple of its item size, and can be mapped without a copy.
     order = sorted(arrays, key=lambda name: (-arrays[name].itemsize, name))
     for name in order:
         array = arrays[name]
-        if array.dtype not in FROM_NUMPY or name == "__metadata__":
+        dtype = array.dtype.newbyteorder("<")
+        if dtype not in FROM_NUMPY or name == "__metadata__":
             raise TypeError(f"tensor {name!r} of dtype {array.dtype} cannot be stored in a safetensors file")
         end = offset + array.nbytes
         header[name] = {
-            "dtype": FROM_NUMPY[array.dtype],
+            "dtype": FROM_NUMPY[dtype],
             "shape": list(array.shape),
             "data_offsets": [offset, end],
         }
@@ -61,7 +68,8 @@ def write_tensors(path: Path, tensors: Mapping[str, Any], metadata: Mapping[str,
     text += b" " * (-len(text) % 8)
     digest = hashlib.sha256()
     with path.open("wb") as file:
-        for part in (len(text).to_bytes(8, "little"), text, *(arrays[name].tobytes() for name in order)):
+        content = (to_array(arrays[name]).tobytes() for name in order)
+        for part in itertools.chain((len(text).to_bytes(8, "little"), text), content):
             file.write(part)
             digest.update(part)
         file.flush()

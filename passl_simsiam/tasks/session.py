@@ -112,7 +112,8 @@ def open_session(config: Config, environment: Mapping[str, str], *, writes: bool
         log.warn(line)
     if saved:
         log.info(f"resuming from {saved.path} at step {saved.state['step']}")
-        _warn_of_changes(saved.state["config"], config, log)
+        if saved.state["config"]:  # a converted checkpoint has none
+            _warn_of_changes(saved.state["config"], config, log)
         before = saved.state.get("processes", world.size)
         if before != world.size:
             log.info(

@@ -9,6 +9,7 @@ from typing import Any
 import paddle
 
 from passl_simsiam import build, distributed
+from passl_simsiam.checkpoint import pdparams
 from passl_simsiam.checkpoint.random_state import restore_random_state
 from passl_simsiam.checkpoint.weights import apply_weights, load_weights
 from passl_simsiam.engine.best import Best
@@ -25,6 +26,7 @@ from passl_simsiam.optim.momentum import Momentum
 from passl_simsiam.optim.schedules import Schedule
 from passl_simsiam.tasks.pretrained import Images
 from passl_simsiam.tasks.session import Data, Session
+from passl_simsiam.zoo import resolve
 
 
 @dataclass(frozen=True)
@@ -84,7 +86,8 @@ class Training:
         if saved:
             apply_weights(self.learner.model, saved.model, source=str(saved.path))
             self.optimizer.load_state_dict({k: paddle.to_tensor(v) for k, v in saved.optimizer.items()})
-            restore_random_state(saved.state["random"])
+            if saved.state["random"]:  # a converted checkpoint has none: its generators start from the seed
+                restore_random_state(saved.state["random"])
             state.restore(saved.state)
             if self.scaler is not None and saved.state.get("scaler"):
                 self.scaler.load_state_dict(saved.state["scaler"])
@@ -149,6 +152,11 @@ class Training:
                 state.stop = ASKED
         if state.stop == ASKED:
             raise Interrupted(f"{session.signals.received or 'another process'} asked to stop: step {state.step} saved")
+        if session.world.is_main:
+            try:
+                log.info(f"the weights once more, for Paddle's own tools: {pdparams.write_beside(session.folder)}")
+            except UserError as error:  # the run is done and saved, and passl-convert can do this later
+                log.warn(f"no weights for Paddle's own tools: {error}")
 
     def _best(self, default: str | None, metrics: Collection[str]) -> tuple[str | None, list[Best]]:
         node = self.session.config.Evaluation.best_by
@@ -224,6 +232,6 @@ def load_backbone(session: Session, model: paddle.nn.Layer) -> bool:
     source = session.config.Global.pretrained_model
     if source is None:
         return False
-    counts = apply_weights(model.backbone, load_weights(source), prefix="backbone.", source=source)
+    counts = apply_weights(model.backbone, load_weights(resolve(source)), prefix="backbone.", source=source)
     session.log.info(f"backbone weights from {source}: {counts}")
     return True
