@@ -52,7 +52,7 @@ class Chance(NamedTuple):
 
     Attributes:
         rate: the expected top-1 of always naming the most frequent class, the best that knows nothing of the images.
-        bound: what a classifier of that accuracy exceeds in one of a thousand such test sets only.
+        bound: what a classifier of that accuracy exceeds in one of a hundred such test sets only.
     """
 
     rate: float
@@ -60,8 +60,8 @@ class Chance(NamedTuple):
 
 
 def chance_level(labels: Array) -> Chance:
-    """The top-1 of guessing, and its upper binomial bound (99.9 %), for a test set with `labels`, int [n], n > 0."""
+    """The top-1 of guessing, and its upper binomial bound (99 %), for a test set with `labels`, int [n], n > 0."""
     from scipy.stats import binom
 
     rate = float(np.bincount(labels).max() / len(labels))
-    return Chance(rate, float(binom.ppf(0.999, len(labels), rate) / len(labels)))
+    return Chance(rate, float(binom.ppf(0.99, len(labels), rate) / len(labels)))

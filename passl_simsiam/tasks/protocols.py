@@ -77,7 +77,8 @@ def knn(m: Material) -> Found:
 def linear_fast(m: Material) -> Found:
     sweep = probe.linear_sweep(m.bank.features, m.bank.labels, m.queries.features, num_classes=m.classes, seed=m.seed)
     works, tried = sweep.working_rates, sweep.rates
-    spread = f"{works[0]:g} to {works[-1]:g} of {tried[0]:g} to {tried[-1]:g}"
+    span = f"{works[0]:g} to {works[-1]:g}" if len(works) > 1 else f"{works[0]:g} alone"
+    spread = f"{span} of {tried[0]:g} to {tried[-1]:g}"
     settings = {
         "optimizer": "SGD",
         "momentum": probe.MOMENTUM,

@@ -88,6 +88,7 @@ def score(session: Session, wanted: Wanted) -> list[Entry]:
     model = build.model(config, train.dataset, train.transform.size)
     subject = _load(session, model, wanted.layer)
     layer = features.layer_of(model, wanted.layer)
+    layer.eval()
     network = Network(session, subject, layer, wanted.layer, split.dataset.transform)
     done = _score(network, train, names) if names else []
     if wanted.neighbours:

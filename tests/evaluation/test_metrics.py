@@ -58,8 +58,8 @@ def test_chance_is_that_of_naming_the_most_frequent_class() -> None:
     assert chance_level(uneven).rate == 0.9
 
 
-def test_guesses_exceed_the_bound_once_in_a_thousand_sets() -> None:
+def test_guesses_exceed_the_bound_once_in_a_hundred_sets() -> None:
     labels = np.arange(500) % 10
     guesses = np.random.default_rng(0).integers(0, 10, (40_000, 500), np.int8)
     above = ((guesses == labels).mean(axis=1) > chance_level(labels).bound).mean()
-    assert 0.0002 < above < 0.0015
+    assert 0.004 < above < 0.011
