@@ -77,8 +77,9 @@ class Saver(Callback):
 
     def after_training(self, state: TrainState) -> None:
         """Save where training ended. Raises TrainingError when that, its result, cannot be saved."""
-        if state.step != self._saved_step and state.step > 0:
-            self.save(state)
+        with distributed.main_only(self._world, "saving where training ended") as is_main:
+            if is_main and state.step != self._saved_step and state.step > 0:  # only the main rank knows what it saved
+                self._write_here(_name(state), state, is_best=False)
         if self._failure is not None:
             raise TrainingError(f"what was trained last is not saved: {self._failure}")
 
