@@ -34,3 +34,7 @@ def _work(arguments: argparse.Namespace) -> None:
     from passl_simsiam.tasks import run
 
     run.dry_run(config, environment) if arguments.dry_run else run.train(config, environment)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
