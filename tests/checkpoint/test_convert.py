@@ -160,6 +160,17 @@ def test_features_are_compared_on_a_network(tmp_path: Path) -> None:
     assert outputs(weights, report.architecture, fixed_images(report.architecture), "paddle")["head"].shape == (4, 10)
 
 
+@pytest.mark.parametrize("target", ["t.pth", "t.pdparams"])
+def test_a_target_that_holds_the_backbone_alone_is_proven_on_it(tmp_path: Path, target: str) -> None:
+    from passl_simsiam.checkpoint.proof import prove
+
+    source = save(tmp_path / "o.safetensors", ours())
+    format_ = "torchvision" if target == "t.pth" else "paddleclas"
+    report = convert(source, tmp_path / target, target_format=format_, prove=prove)
+    assert report.differences.keys() == {"backbone"}
+    assert report.differences["backbone"] < 1e-5
+
+
 def test_the_proof_sees_a_missing_transposition_of_a_square_matrix(tmp_path: Path) -> None:
     from passl_simsiam.checkpoint.proof import Side, prove
 
