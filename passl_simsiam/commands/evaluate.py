@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from passl_simsiam.commands.common import add_overrides, guarded, new_parser, prepare
+from passl_simsiam.commands.launch import add_nproc, launch, wanted
 from passl_simsiam.config import Config, load_config
 from passl_simsiam.errors import UserError
 
@@ -33,6 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--compare", nargs="+", metavar="RUN", help="a table of the runs' scores, and their curves")
     parser.add_argument("--report", metavar="RUN", help="make the run's report again: report/index.html, one page")
     parser.add_argument("--out", metavar="FILE", help="with --compare: the table (compare.md), its picture beside it")
+    add_nproc(parser, argv)
     return guarded(parser, argv, _work)
 
 
@@ -44,6 +46,9 @@ def _work(arguments: argparse.Namespace) -> None:
         raise UserError("--out is where --compare writes its table; give both")
     arguments.run = arguments.report or arguments.run
     config = _config(arguments)
+    if wanted(arguments):
+        launch(__name__, arguments, None)
+        return
     environment = prepare(config)
     if arguments.report:
         from passl_simsiam.tasks.rereport import report_again
@@ -53,13 +58,13 @@ def _work(arguments: argparse.Namespace) -> None:
     from passl_simsiam.tasks import run
     from passl_simsiam.tasks.scoring import Wanted
 
-    wanted = None
+    asked = None
     if arguments.protocol or arguments.layer or arguments.neighbours:
         # Neighbours alone need no score.
         names = arguments.protocol or ("" if arguments.neighbours else "knn")
         protocols = tuple(name.strip() for name in names.split(",") if name.strip())
-        wanted = Wanted(protocols, arguments.layer or "backbone", tuple(arguments.neighbours or ()))
-    run.evaluate(config, environment, wanted)
+        asked = Wanted(protocols, arguments.layer or "backbone", tuple(arguments.neighbours or ()))
+    run.evaluate(config, environment, asked)
 
 
 def _config(arguments: argparse.Namespace) -> Config:

@@ -120,9 +120,9 @@ def warn_at_chance(log: RunLog, what: str, top1: float, chance: Chance) -> None:
     if top1 > chance.bound:
         return
     log.warn(
-        f"{what} {top1:.4f} cannot be told from guessing: naming the most frequent class scores {chance.rate:.4f}, and "
-        f"luck exceeds {chance.bound:.4f} once in a hundred times. Likely causes, in order: the weights are not "
-        "those of a trained network (a wrong checkpoint, a wrong file); training collapsed (look whether health/std is near 0 or "
+        f"{what} {top1:.4f} cannot be told from guessing: naming the most frequent class scores {chance.rate:.4f}, "
+        f"and luck exceeds {chance.bound:.4f} once in a hundred times. Likely causes, in order: the weights are not "
+        "those of a trained network (a wrong checkpoint, a wrong file); training collapsed (health/std near 0, or "
         "health/rank near 1); the labels of the two splits do not mean the same; the images are prepared otherwise "
         "than in training (size, mean and std, grey or colour); a learning rate far off; too few images to tell"
     )

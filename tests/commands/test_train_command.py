@@ -35,6 +35,16 @@ def test_print_config_is_a_recipe(root: Path, tmp_path: Path) -> None:
     assert load_config(again) == load_config(root / RECIPE, ["Global.epochs=7", "Global.seed=3"])
 
 
+@pytest.mark.parametrize(
+    ("given", "node"), [("0.01", "fraction: 0.01"), ("lists/1percent.txt", "subset: lists/1percent.txt")]
+)
+def test_a_subset_is_a_share_or_a_list(root: Path, capsys: pytest.CaptureFixture[str], given: str, node: str) -> None:
+    assert train.main(["-c", str(root / RECIPE), "--print-config", "--subset", given]) == 0
+    train_node, eval_node = capsys.readouterr().out.split("  Eval:")
+    assert node in train_node
+    assert "subset: null" in eval_node
+
+
 def test_overrides_may_be_repeated(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     recipe = str(root / RECIPE)
     assert train.main(["-c", recipe, "--print-config", "-o", "Global.epochs=7", "-o", "Global.seed=3"]) == 0
