@@ -20,9 +20,10 @@ import numpy as np
 import safetensors
 
 from passl_simsiam.checkpoint import io, safe
+from passl_simsiam.checkpoint.architecture import architecture
 from passl_simsiam.checkpoint.durable import digest
 from passl_simsiam.checkpoint.layouts import COUNTER, LAYOUTS, Layout, layout_of
-from passl_simsiam.checkpoint.match import Match, architecture, match
+from passl_simsiam.checkpoint.match import Match, match
 from passl_simsiam.checkpoint.momentum import no_momentum, official_momentum
 from passl_simsiam.checkpoint.proof import Nodes, Proof, Side
 from passl_simsiam.checkpoint.render import Fate, Renderer

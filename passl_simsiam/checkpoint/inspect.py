@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 
+from passl_simsiam.checkpoint.architecture import architecture
 from passl_simsiam.checkpoint.convert import open_source
 from passl_simsiam.checkpoint.durable import digest
-from passl_simsiam.checkpoint.match import architecture, match
+from passl_simsiam.checkpoint.match import match
 from passl_simsiam.checkpoint.report import show_node
 from passl_simsiam.errors import UserError
 

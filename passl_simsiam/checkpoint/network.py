@@ -17,7 +17,7 @@ def build(nodes: Nodes, weights: Mapping[str, np.ndarray]) -> Any:
     """A paddle.nn.Layer with the layers `backbone`, `neck` and `head`, those in `nodes`, and these weights.
 
     Args:
-        nodes: what match.architecture inferred. weights: in our names and orientation.
+        nodes: what architecture.architecture inferred. weights: in our names and orientation.
 
     Raises:
         UserError: the weights do not fit.

@@ -14,9 +14,10 @@ from pydantic import ValidationError
 
 from passl_simsiam import build
 from passl_simsiam.checkpoint import io
+from passl_simsiam.checkpoint.architecture import architecture
 from passl_simsiam.checkpoint.convert import open_source
 from passl_simsiam.checkpoint.durable import digest
-from passl_simsiam.checkpoint.match import architecture, match
+from passl_simsiam.checkpoint.match import match
 from passl_simsiam.checkpoint.tensors import read_tensors
 from passl_simsiam.checkpoint.weights import apply_weights
 from passl_simsiam.config import Config

@@ -2,60 +2,25 @@
 
 from __future__ import annotations
 
-import json
-import os
-import re
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from networks import Arrays, official, ours, raw, same, save
 
 from passl_simsiam.checkpoint import io
 from passl_simsiam.checkpoint.convert import convert
 from passl_simsiam.checkpoint.inspect import inspect
 from passl_simsiam.checkpoint.layouts import DEPTHS, KINDS, LAYOUTS, backbone_names, layout_of, mlp_names
 from passl_simsiam.checkpoint.match import match
-from passl_simsiam.checkpoint.safe import read
-from passl_simsiam.checkpoint.tensors import read_tensors, write_tensors
-from passl_simsiam.checkpoint.weights import apply_weights, load_weights, named_tensors
+from passl_simsiam.checkpoint.tensors import read_tensors
+from passl_simsiam.checkpoint.weights import apply_weights, load_weights
 from passl_simsiam.checkpoint.writers import write_pdparams, write_pth
 from passl_simsiam.errors import UserError
 
 paddle = pytest.importorskip("paddle")
-Arrays = dict[str, np.ndarray]
-
-
-def ours(depth: int = 18, *, width: int = 4, neck: bool = True, stem: str = "cifar", seed: int = 0) -> Arrays:
-    """Weights of our own model, with batch norms and frozen biases of random content."""
-    from passl_simsiam.registry import BACKBONES, HEADS, NECKS
-
-    paddle.seed(seed)
-    model = paddle.nn.Layer()
-    model.backbone = BACKBONES.get(f"ResNet{depth}")(width=width, stem=stem)
-    if neck:
-        model.neck = NECKS.get("SimSiamProjector")(model.backbone.out_channels, 10, hidden_channels=12)
-        model.head = HEADS.get("SimSiamPredictor")(10, 6)
-    else:
-        model.head = HEADS.get("LinearClassifier")(model.backbone.out_channels, 7)
-    rng = np.random.default_rng(seed)
-    weights = {name: tensor.numpy() for name, tensor in model.state_dict().items()}
-    for name, array in weights.items():
-        if array.ndim == 1:
-            weights[name] = rng.normal(1 if name.endswith("_variance") else 0.1, 0.1, array.shape).astype("float32")
-    return weights
-
-
-def same(a: Arrays, b: Arrays) -> bool:
-    return a.keys() == b.keys() and all(a[k].dtype == b[k].dtype and a[k].tobytes() == b[k].tobytes() for k in a)
-
-
-def save(path: Path, weights: Arrays) -> Path:
-    write_tensors(path, weights)
-    return path
 
 
 @pytest.mark.parametrize("depth", [18, 50, 101])
@@ -264,21 +229,6 @@ def test_a_foreign_file_is_loaded_as_it_is(tmp_path: Path) -> None:
     assert same(load_weights(tmp_path / "o"), weights)
 
 
-def raw(path: Path) -> Arrays:
-    """A file's tensors by the names in the file."""
-    return named_tensors(read(path).tree, path)
-
-
-def official(weights: Arrays) -> Arrays:
-    """Our weights under official names, made here and not by the converter."""
-    renamed = {}
-    for name, array in weights.items():
-        name = name.replace("backbone.", "encoder.").replace("neck.", "encoder.fc.").replace("head.", "predictor.")
-        name = name.replace("._mean", ".running_mean").replace("._variance", ".running_var")
-        renamed[f"module.{name}"] = np.ascontiguousarray(array.T) if array.ndim == 2 else array
-    return renamed
-
-
 def broken(change: Callable[[Arrays], Any]) -> Arrays:
     weights = official(ours())
     change(weights)
@@ -355,91 +305,5 @@ def test_targets(tmp_path: Path, target: str, format_: str | None, message: str)
         assert bool(dropped) == (format_ == "torchvision")  # which has no place for a projector
 
 
-def test_report_says_every_tensors_fate(tmp_path: Path) -> None:
-    weights = official(ours())
-    weights |= {k.replace("running_mean", "num_batches_tracked"): np.array(8) for k in weights if "running_mean" in k}
-    write_pth(tmp_path / "s.pth", {"epoch": 4, "state_dict": weights, "optimizer": {}})
-    report = convert(tmp_path / "s.pth", tmp_path / "t.safetensors")
-    assert sorted(fate.source for fate in report.fates) == sorted(weights)
-    saved = json.loads((tmp_path / "t.safetensors.report.json").read_text())
-    assert saved["counts"] == report.counts == {"copied": 116, "transposed": 5, "dropped": 24}
-    assert saved["prefix"] == "module."
-    assert (
-        saved["sha256"]["target"] == __import__("hashlib").sha256((tmp_path / "t.safetensors").read_bytes()).hexdigest()
-    )
-    text = str(report)
-    assert "official/torchvision, prefix 'module.'" in text
-    assert re.search(r"module.encoder.layer#.#.bn# +-> - +16 dropped +num_batches_tracked \(Paddle counts no", text)
-    assert re.search(
-        r"module.encoder.bn# +-> backbone.bn# +4 copied +weight, bias, running_mean as _mean, running_var as _var", text
-    )
-    assert sum(int(n) for n in re.findall(r"  (\d+) (?:copied|transposed|dropped)", text)) == len(weights)
-    assert "ResNet18(width=4, in_channels=3, stem=cifar)" in text
-    back = convert(tmp_path / "t.safetensors", tmp_path / "b.pth")
-    assert back.counts == {"copied": 140, "transposed": 5}
-    assert same(raw(tmp_path / "b.pth"), weights)
-
-
-def test_report_as_markdown(tmp_path: Path) -> None:
-    source = save(tmp_path / "o.safetensors", ours())
-    convert(source, tmp_path / "x.pth", report=tmp_path / "proof.md")
-    text = (tmp_path / "proof.md").read_text()
-    assert "| neck.0.weight | module.encoder.fc.0.weight | transposed |  |" in text
-    assert not (tmp_path / "x.pth.report.json").exists()
-    with pytest.raises(UserError, match=r"a report is written as .json or .md"):
-        convert(source, tmp_path / "y.pth", report=tmp_path / "proof.txt")
-    assert not (tmp_path / "y.pth").exists()
-
-
-def test_counters_in_a_foreign_files_metadata_are_not_trusted(tmp_path: Path) -> None:
-    for text in ("[", "[1]", '{"backbone.bn1": "x"}', '{"backbone.bn1": -1}', "[" * 10_000):
-        write_tensors(tmp_path / "o.safetensors", ours(), {"num_batches_tracked": text})
-        convert(tmp_path / "o.safetensors", tmp_path / "x.pth")
-        assert raw(tmp_path / "x.pth")["module.encoder.bn1.num_batches_tracked"] == 0
-
-
-def test_inspect(tmp_path: Path) -> None:
-    write_pth(
-        tmp_path / "s.pth.tar", {"epoch": 4, "arch": "resnet18", "state_dict": official(ours()), "optimizer": {"a": 1}}
-    )
-    text = str(inspect(tmp_path / "s"))
-    for part in ("s.pth.tar: torch,", "121 tensors (121 float32)", "layout official/torchvision, prefix 'module.'",
-                 "SimSiamProjector(hidden_channels=12, out_channels=10, layers=3)", "epoch = 4", "arch = resnet18",
-                 "optimizer = dict of 1"):  # fmt: skip
-        assert part in text, text
-    write_pdparams(tmp_path / "o.pdparams", {"linear.weight": np.ones((2, 2), "uint16")})
-    text = str(inspect(tmp_path / "o"))
-    assert "1 bfloat16" in text
-    assert "no ResNet among" in text
-
-
 def test_every_rule_names_tensors_of_its_kind() -> None:
     assert {kind for depth in DEPTHS for kind, _, _ in backbone_names(depth, "torchvision")} <= KINDS.keys()
-
-
-@pytest.mark.slow
-def test_time_and_memory_of_a_resnet_50_with_optimizer(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    weights = official(ours(50, width=64, stem="imagenet"))
-    trained = [name for name in weights if not name.endswith(("running_mean", "running_var"))]
-    state = {
-        i: {"momentum_buffer": weights[name]} for i, name in enumerate(trained) if name != "module.encoder.fc.6.bias"
-    }
-    groups = [{"params": list(range(len(trained)))}]
-    write_pth(tmp_path / "c.pth.tar", {"state_dict": weights, "optimizer": {"state": state, "param_groups": groups}})
-    size = (tmp_path / "c.pth.tar").stat().st_size
-    code = """
-import sys, time
-from pathlib import Path
-from passl_simsiam.checkpoint.convert import convert
-start = time.perf_counter()
-convert(sys.argv[1], sys.argv[2])
-# Not ru_maxrss: a child inherits its parent's.
-peak = int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) * 1024
-print(time.perf_counter() - start, peak)
-"""
-    command = [sys.executable, "-c", code, str(tmp_path / "c.pth.tar"), str(tmp_path / "o.safetensors")]
-    done = subprocess.run(command, check=True, capture_output=True, text=True, env=os.environ)
-    seconds, memory = map(float, done.stdout.split())
-    with capsys.disabled():
-        print(f"\n{size / 1e6:.0f} MB: {seconds:.1f} s, peak {memory / 1e6:.0f} MB, {memory / size:.2f} times the file")
-    assert memory < 2.5 * size
