@@ -10,6 +10,7 @@ no trouble. Delete the folder when you are done with it.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import json
@@ -157,7 +158,8 @@ def _create(path: Path, shape: tuple[int, int]) -> str:
             os.posix_fallocate(file.fileno(), 0, aside.stat().st_size)
     except OSError as error:
         if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):
-            aside.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                aside.unlink()
             return error.strerror or str(error)
     return ""
 

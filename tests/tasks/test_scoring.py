@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import cv2
@@ -89,6 +90,14 @@ def test_the_scorecard_of_a_run(pretrain: Run, tmp_path: Path, capsys: pytest.Ca
     lines = [line for line in capsys.readouterr().out.splitlines() if re.match(r" {4}[01]\.\d{4}  ", line)]
     assert len(lines) == 10
     assert lines[0] == f"    1.0000  Digits[7]  {labels[7]}"
+
+    # Where features cannot be kept, the score is the same.
+    shutil.rmtree(run / "features")
+    (run / "features").write_text("a file in the way")
+    assert evaluate.main(["--run", str(run), "-o", "Global.checkpoint=latest"]) == 0
+    said = capsys.readouterr().out
+    assert "features are not kept in" in said
+    assert f"kNN top-1 {last:.4f} (k=5" in said
 
     for arguments, words in (
         (["--run", str(run), "--protocol", "knm"], "unknown protocol 'knm'; did you mean 'knn'?"),
