@@ -67,7 +67,11 @@ class EventFile:
         self._add(tag, step, text=self._record.Text(encoded_text_string=text))
 
     def embeddings(self, tag: str, rows: np.ndarray[Any, Any], labels: Sequence[str], step: int) -> None:
-        """Add points float [n, d] with a label each, for the page High Dimensional. Its format has no thumbnails."""
+        """Add points float [n, d] with a label each, for the page High Dimensional.
+
+        Its format has no thumbnails. The page of VisualDL 2.5.3 stays empty where the label has a header (`label_meta`
+        of one column), or where the server was given an absolute --logdir: it then takes the points for the labels.
+        """
         embedding = self._record.Embedding
         points = [embedding(label=[label], vectors=row) for label, row in zip(labels, rows.tolist(), strict=True)]
         self._add(tag, step, embeddings=self._record.Embeddings(embeddings=points))

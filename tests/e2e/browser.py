@@ -89,8 +89,8 @@ class Browser:
         return answer["result"].get("value")
 
     def html(self) -> str:
-        """The document as it is now."""
-        return self.evaluate("document.documentElement.outerHTML")
+        """The document as it is now; nothing while another one comes."""
+        return self.evaluate("document.documentElement.outerHTML") or ""
 
     def pixels(self) -> np.ndarray:
         """What the window shows now, uint8 [height, width, 3]."""

@@ -27,6 +27,8 @@ from passl_simsiam.evaluation.pictures import view_grid
 from passl_simsiam.log import RunLog
 
 MAGENTA = (255, 0, 255)  # nothing on VisualDL's pages has this colour
+CLASSES = ["cat", "dog", "kind, with a comma"] * 20
+POINTS = np.random.default_rng(1).normal(size=(len(CLASSES), 8)).astype(np.float32)
 LINE_BLUE = (41, 50, 225)  # of the first run's curves
 
 
@@ -37,6 +39,7 @@ def write_run(folder: Path, steps: range, resume_step: int | None = None) -> Non
         if resume_step is None:
             log.text("config", "Global:\n  epochs: 1", 0)
             log.histogram("health/channel_std_of_z", np.random.default_rng(0).normal(0.02, 0.002, 512), steps[-1])
+            log.embeddings("features", POINTS, CLASSES, steps[-1])
             views = np.broadcast_to(np.array(MAGENTA, np.uint8), (4, 16, 16, 3))
             log.image("views", view_grid([views, views]), steps[-1])
 
@@ -90,7 +93,7 @@ def server(tmp_path: Path) -> Iterator[Server]:
         process.wait()
 
 
-def test_the_server_has_curves_images_histograms_and_texts(server):
+def test_the_server_has_curves_images_histograms_points_and_texts(server):
     assert server.data("runs") == [str(server.run / "vdl")]
     assert sorted(server.data("scalar/tags")["tags"][0]) == ["health/std", "train/loss"]
     curve = server.of("scalar", "train/loss")
@@ -101,6 +104,10 @@ def test_the_server_has_curves_images_histograms_and_texts(server):
     assert picture.convert("RGB").getpixel((10, 10)) == MAGENTA
     ((_, step, bins),) = server.of("histogram", "health/channel_std_of_z")
     assert (step, sum(count for _, _, count in bins)) == (50, 512)
+    (points,) = server.data("embedding/list")
+    assert points["shape"] == [60, 8]
+    tensor = np.frombuffer(server.get("embedding/tensor", name=points["name"]), np.float32)
+    np.testing.assert_array_equal(tensor.reshape(60, 8), POINTS)
     assert server.get("text/text", run=server.run / "vdl", tag="config", index=0) == b"Global:\n  epochs: 1"
 
 
