@@ -16,6 +16,7 @@ import subprocess
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
@@ -57,6 +58,7 @@ class Watchdog(threading.Thread):
         self._meetings, self._open, self._lost = 0, set[str](), False
         self._verdict: dict[str, Any] | None = None
         self._failed = self._closed = False
+        self._error: BaseException | None = None
         self._socket: socket.socket | None = None
         if address is not None:
             self._socket = socket.create_connection(address, timeout=30)
@@ -105,7 +107,7 @@ class Watchdog(threading.Thread):
             self._closed = True
             self._send({"bye": True})
             return
-        self._failed = True
+        self._failed, self._error = True, error
         self._send({"failed": f"{type(error).__name__}: {' '.join(str(error).split())[:1000]}", "code": code})
         with self._changed:
             self._changed.wait_for(lambda: self._verdict is not None or self._lost, VERDICT)
@@ -158,6 +160,8 @@ class Watchdog(threading.Thread):
                     self._changed.notify_all()
             elif "end" in message:
                 if self._rank not in message["own"]:
+                    if self._error is not None:  # its stack has gone with it
+                        traceback.print_exception(self._error, file=sys.stderr)
                     _end(message["end"], message["code"])
                 with self._changed:  # its main thread says the rest
                     self._verdict = message

@@ -82,7 +82,7 @@ def test_a_rank_killed_in_training_is_named_and_ends_the_job(tmp_path: Path) -> 
     said = log.read_text()
     assert f"error: rank 1 [process {victim} on" in said, said[-3000:]
     assert "died; last seen at" in said
-    assert "fit" in said[said.index("most recent call first") :]  # the stack of the rank that was left
+    assert "in fit" in said  # the stack of the rank that was left
 
 
 def _has_trained(metrics: Path) -> bool:
