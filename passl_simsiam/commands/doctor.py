@@ -29,7 +29,7 @@ def _work(arguments: argparse.Namespace) -> None:
         return
     config = load_config(arguments.config, arguments.override)
     if wanted(arguments):
-        launch(__name__, arguments, None)
+        launch("passl_simsiam.commands.doctor", arguments, None)
         return
     environment = prepare(config)
     from passl_simsiam.tasks import doctor

@@ -47,7 +47,7 @@ def _work(arguments: argparse.Namespace) -> None:
     arguments.run = arguments.report or arguments.run
     config = _config(arguments)
     if wanted(arguments):
-        launch(__name__, arguments, None)
+        launch("passl_simsiam.commands.evaluate", arguments, None)
         return
     environment = prepare(config)
     if arguments.report:

@@ -31,7 +31,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _work(arguments: argparse.Namespace) -> None:
     config = load_config(arguments.config, [*_subset(arguments.subset), *arguments.override])
     if wanted(arguments) and not arguments.print_config:
-        launch(__name__, arguments, None if arguments.dry_run else Path(config.Global.output_dir) / "log")
+        launch(
+            "passl_simsiam.commands.train",
+            arguments,
+            None if arguments.dry_run else Path(config.Global.output_dir) / "log",
+        )
         return
     environment = prepare(config)
     if arguments.print_config:
