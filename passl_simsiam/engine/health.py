@@ -43,7 +43,8 @@ class Health(Callback):
     Ranks are of the first view of the last `sample` images, which takes several steps where a batch is smaller. All
     else is of single batches, for between batches the weights move and batch norm shifts: a collapsed z, equal for all
     images of a batch, can be another one in the next. The spread is the mean of those of the sample's batches. Nothing
-    but references to a few small tensors on the device is kept between reports.
+    but references to a few small tensors on the device is kept between reports, and nothing in checkpoints: after a
+    resume the sample fills again.
 
     Args:
         model: its children (backbone, neck, head) are the parts whose gradients are measured.
