@@ -113,8 +113,9 @@ class Rehearsal:
         """Start the run and hurt it; the exit code. Raises SystemExit when it hangs."""
         overrides = []
         if fault is not None and fault.strike is None:
-            step = self.rng.randrange(reached(folder), self.epochs * STEPS_PER_EPOCH - 3)
-            overrides = [f"Faults={{nonfinite_step: {step}, nonfinite_count: 3}}"]
+            left = range(reached(folder), self.epochs * STEPS_PER_EPOCH - 3)
+            if left:
+                overrides = [f"Faults={{nonfinite_step: {self.rng.choice(left)}, nonfinite_count: 3}}"]
         log = self.logs / f"{folder.name}.log"
         job = Job([*RECIPE, f"Global.epochs={self.epochs}", *overrides], folder, self.processes, log)
         self._struck, struck_at = bool(overrides), time.monotonic()

@@ -124,7 +124,7 @@ def _summary(report: Report) -> str:
     words = [_verdict(score, briefly=True) for score in report.scores]
     _, std = pictures.series(report.records, "health/std")
     if report.embedding_dim and len(std):
-        share, verdict = _spread_verdict(std[-1], report.embedding_dim)
+        share, verdict = _spread_verdict(report.records, report.embedding_dim)
         words.append(f"The embeddings spread over {100 * share:.0f} % of what even directions would: {verdict}.")
     return " ".join(words)
 
@@ -136,7 +136,7 @@ def _headline(report: Report) -> list[tuple[str, str, str]]:
         items.append((score.name, f"{100 * score.value:.1f} %", ", ".join(against)))
     _, std = pictures.series(report.records, "health/std")
     if report.embedding_dim and len(std):
-        share, verdict = _spread_verdict(std[-1], report.embedding_dim)
+        share, verdict = _spread_verdict(report.records, report.embedding_dim)
         items.append(("spread of z/|z|", f"{100 * share:.0f} %", f"of evenly spread directions: {verdict}"))
     return items
 
@@ -240,17 +240,24 @@ def _std_caption(records: Sequence[Mapping[str, Any]], dim: int | None) -> str:
     caption = "Standard deviation of each channel of z/|z|, averaged. 0 means that all images look alike: a collapse."
     if not dim or not len(std):
         return caption
-    share, verdict = _spread_verdict(std[-1], dim)
+    share, verdict = _spread_verdict(records, dim)
     return (
         f"{caption} Evenly spread directions give 1/√{dim} = {1 / math.sqrt(dim):.4f}; this run ended at "
         f"{std[-1]:.4f}, {share:.0%} of that: {verdict}."
     )
 
 
-def _spread_verdict(std: float, dim: int) -> tuple[float, str]:
-    """The spread of z/|z| as a share of that of even directions, and what it means."""
-    share = std * math.sqrt(dim)
-    return share, "no sign of a collapse" if share > 0.3 else "a partial collapse" if share > 0.1 else "a collapse"
+def _spread_verdict(records: Sequence[Mapping[str, Any]], dim: int) -> tuple[float, str]:
+    """The last spread of z/|z| as a share of that of even directions, and what it means beside the rank of z.
+
+    Behind batch norm a collapsed z keeps some spread: a few images of each batch then point the other way.
+    """
+    _, std = pictures.series(records, "health/std")
+    _, rank = pictures.series(records, "health/rank_z")
+    share = float(std[-1]) * math.sqrt(dim)
+    if share <= 0.1 or (len(rank) and rank[-1] < 3):
+        return share, "a collapse" + ("" if share <= 0.1 else f", for z uses only {rank[-1]:.1f} directions")
+    return share, "no sign of a collapse" if share > 0.3 else "a partial collapse"
 
 
 def _views(report: Report) -> list[Part]:
