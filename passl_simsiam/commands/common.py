@@ -82,7 +82,7 @@ def guarded(
         print(f"error: {error}", file=sys.stderr)
         return EXIT_USER_ERROR if isinstance(error, UserError) else EXIT_FAILED
     except Interrupted as stop:
-        print(f"stopped: {stop}; the same command with -o Global.checkpoint=auto goes on", file=sys.stderr)
+        print(f"{stop}; the same command with -o Global.checkpoint=auto goes on", file=sys.stderr)
         return EXIT_STOPPED
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)

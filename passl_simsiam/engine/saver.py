@@ -111,7 +111,8 @@ class Saver(Callback):
         except io.CheckpointError as error:
             self._failure = error
             self._log.warn(f"NOT SAVED: {error}")
-            self._requests.stop = self._requests.stop or self._on_error == "stop"
+            if self._on_error == "stop":
+                self._requests.stop = "a save that failed"
         else:
             self._failure = None
             self._saved_step = state.step

@@ -55,7 +55,7 @@ class StopSignals:
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         again, self.received = self.received, signal.Signals(number).name
-        self._requests.stop = True
+        self._requests.stop = self.received
         if number == signal.SIGINT and again == "SIGINT":
             raise KeyboardInterrupt
         if self._at_once:

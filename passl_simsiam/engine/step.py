@@ -41,10 +41,10 @@ class Optimizer(Protocol):
 
 @dataclass
 class Requests:
-    """What this rank asks of all at the next step: to save a checkpoint, to stop after the step."""
+    """What this rank asks of all at the next step: to save a checkpoint; to stop after the step, and on whose wish."""
 
     save: bool = False
-    stop: bool = False
+    stop: str | None = None
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ class Stepper:
     def _agree(self, loss: float, outputs: dict[str, Any], requests: Requests) -> Outcome:
         """One collective tells all ranks how the step went everywhere and what is asked for."""
         bad = not (math.isfinite(loss) and self._gradients_finite())
-        asked = [float(bad), float(requests.save), float(requests.stop)]
+        asked = [float(bad), float(requests.save), float(requests.stop is not None)]
         loss, *flags = distributed.total([loss, *asked], self._world)
         bad, save, stop = (flag > 0 for flag in flags)
         return Outcome(loss / self._world.size, not bad, save, stop, outputs)

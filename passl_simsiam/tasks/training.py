@@ -151,7 +151,8 @@ class Training:
                 saver.save_alone(state)
                 state.stop = ASKED
         if state.stop == ASKED:
-            raise Interrupted(f"{session.signals.received or 'another process'} asked to stop: step {state.step} saved")
+            by = session.requests.stop or "another process"
+            raise Interrupted(f"stopped by {by} after step {state.step}, which is saved")
         if session.world.is_main:
             try:
                 log.info(f"the weights once more, for Paddle's own tools: {pdparams.write_beside(session.folder)}")

@@ -157,7 +157,7 @@ def test_a_step_that_is_not_finite_is_skipped_and_leaves_no_trace() -> None:
 class Asking(Callback):
     """Asks for something after a step."""
 
-    def __init__(self, requests: Requests, step: int, **what: bool) -> None:
+    def __init__(self, requests: Requests, step: int, **what: bool | str) -> None:
         self.requests, self.step, self.what = requests, step, what
         self.saves: list[int] = []
 
@@ -174,7 +174,7 @@ def test_a_stop_asked_for_ends_training_after_the_next_step() -> None:
     learner, state = Line(), TrainState()
     stepper = Stepper(learner, Recording(learner.model), World())
     diary = Diary()
-    asking = Asking(requests, 2, stop=True)
+    asking = Asking(requests, 2, stop="somebody")
     rates = lambda step: {"main": 0.0}  # noqa: E731
     fit(stepper, Numbers(), rates, epochs=2, state=state, requests=requests, callbacks=[diary, asking])
     assert (state.step, state.stop) == (3, ASKED)

@@ -18,7 +18,7 @@ def test_a_signal_is_a_wish_to_stop() -> None:
     with StopSignals(requests) as signals:
         os.kill(os.getpid(), signal.SIGTERM)
         os.kill(os.getpid(), signal.SIGTERM)  # as launchers do
-        assert requests.stop
+        assert requests.stop == "SIGTERM"
         assert signals.received == "SIGTERM"
     assert signal.getsignal(signal.SIGTERM) is before
 

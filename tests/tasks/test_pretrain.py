@@ -188,6 +188,38 @@ def test_checkpoints_by_step_and_by_the_clock(pretrain: Run) -> None:
     assert len(checkpoints(by_clock)) >= 4
 
 
+def test_mixed_precision_is_not_for_cpus_and_says_so_once(pretrain: Run) -> None:
+    short = ["Global.max_steps=3", "Evaluation.baselines=false"]
+    plain = pretrain("plain", *short)
+    mixed = pretrain("mixed", *short, "AMP={level: O2, dtype: float16}")
+    assert_same(plain, mixed)
+    assert (mixed / "log.txt").read_text().count("AMP O2 float16: not on a CPU") == 1
+
+
+def test_a_save_that_fails_is_told_and_the_run_goes_on(
+    pretrain: Run, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failed, save = [], io.save
+
+    def full_disk(run: Path, name: str, **contents: object) -> Path:
+        if name == "step_00000010":
+            failed.append(name)
+            raise io.CheckpointError(f"checkpoint {name} could not be saved: No space left on device")
+        return save(run, name, **contents)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(io, "save", full_disk)
+    steps = ["Global.save_every_steps=5", "Global.max_steps=15", "Evaluation.baselines=false", "Global.keep_last=9"]
+    folder = pretrain("warned", *steps)
+    assert [c.name for c in checkpoints(folder)] == ["step_00000005", "step_00000015"]
+    assert "WARNING NOT SAVED: checkpoint step_00000010" in (folder / "log.txt").read_text()
+
+    stopped = folder.with_name("stopped")
+    overrides = [*TINY_PRETRAINING, *steps, f"Global.output_dir={stopped}", "Global.on_save_error=stop"]
+    assert train.main(["-c", str(root / RECIPE), "-o", *overrides]) == 75
+    assert [c.name for c in checkpoints(stopped)] == ["step_00000005", "step_00000011"]
+    assert failed == ["step_00000010"] * 2
+
+
 def test_auto_starts_anew_or_goes_on(pretrain: Run) -> None:
     folder = pretrain("run", "Global.checkpoint=auto", "Global.max_steps=5")
     pretrain("run", "Global.checkpoint=auto", "Global.max_steps=8")

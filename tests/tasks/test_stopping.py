@@ -63,7 +63,7 @@ def test_a_signal_stops_the_run_for_later(
     assert code == 75
     step = io.load(io.find(tmp_path / "run")).state["step"]
     assert 0 < step < 88
-    assert f"stopped: {number.name} asked to stop: step {step} saved; the same command" in said
+    assert f"stopped by {number.name} after step {step}, which is saved; the same command" in said
     again = start(root, tmp_path / "run", loader)
     assert again.wait(300) == 0
     assert weights(tmp_path / "run") == whole
