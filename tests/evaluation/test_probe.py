@@ -98,7 +98,7 @@ def test_the_sweep_comes_close_to_the_optimum(digits) -> None:
 
 def test_a_candidate_that_diverged_is_not_chosen() -> None:
     features, labels = random_problem()
-    sweep = linear_sweep(features, labels, features, num_classes=4, rates=(0.1, 1e30), decays=(0.0, 1.0), epochs=10)
+    sweep = linear_sweep(features, labels, features, num_classes=4, rates=(0.1, 1e30), decays=(1.0,), epochs=10)
     assert sweep.rate == 0.1
     assert sweep.working_rates == (0.1,)
     assert np.isfinite(sweep.scores).all()
