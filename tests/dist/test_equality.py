@@ -116,3 +116,13 @@ def test_without_synchronised_batch_norm_it_is_another_training(alone: list[dict
     """So the equality above is the synchronisation's doing."""
     apart = train(tmp_path / "run", by_hand(tmp_path, 2), "Global.sync_batch_norm=false", "Global.max_steps=2")
     assert losses(apart)[0] != pytest.approx(losses(alone)[0], rel=1e-6)
+
+
+@pytest.mark.slow
+def test_accumulated_gradients_are_averaged_once(tmp_path: Path) -> None:
+    """Each part of a batch is the same samples on one process and on two."""
+    parts = ["Global.accumulate_steps=2", "Global.max_steps=8"]
+    one = train(tmp_path / "one", plain(), *parts)
+    two = train(tmp_path / "two", by_hand(tmp_path, 2), *parts)
+    assert len(losses(two)) == 8
+    assert losses(two) == pytest.approx(losses(one), rel=1e-6)
