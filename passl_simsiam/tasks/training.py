@@ -10,6 +10,7 @@ import paddle
 
 from passl_simsiam import build, distributed
 from passl_simsiam.checkpoint import pdparams
+from passl_simsiam.checkpoint import io
 from passl_simsiam.checkpoint.random_state import restore_random_state
 from passl_simsiam.checkpoint.weights import apply_weights, load_weights
 from passl_simsiam.engine.best import Best
@@ -91,6 +92,9 @@ class Training:
             state.restore(saved.state)
             if self.scaler is not None and saved.state.get("scaler"):
                 self.scaler.load_state_dict(saved.state["scaler"])
+            own = saved.path.parent == self.session.folder / io.FOLDER
+            if self.session.world.is_main and own and state.best_epoch == state.epoch:
+                io.mark_best(self.session.folder, saved.path.name)  # the run may have been killed before it did
         return state
 
     def rates(self, step: int) -> dict[str, float]:

@@ -220,6 +220,14 @@ def test_a_save_that_fails_is_told_and_the_run_goes_on(
     assert failed == ["step_00000010"] * 2
 
 
+def test_a_best_epoch_that_a_kill_left_unmarked_is_marked_on_resume(pretrain: Run) -> None:
+    each = ["Evaluation.knn.every_epochs=1", "Evaluation.baselines=false", "Global.keep_last=9"]
+    folder = pretrain("run", *each, "Global.max_steps=22")
+    (best := folder / "checkpoints/best").unlink()
+    pretrain("run", *each, "Global.max_steps=23", "Global.checkpoint=auto")
+    assert best.resolve().name == "epoch_0001"
+
+
 def test_auto_starts_anew_or_goes_on(pretrain: Run) -> None:
     folder = pretrain("run", "Global.checkpoint=auto", "Global.max_steps=5")
     pretrain("run", "Global.checkpoint=auto", "Global.max_steps=8")
