@@ -9,8 +9,7 @@ from typing import Any
 import paddle
 
 from passl_simsiam import build, distributed
-from passl_simsiam.checkpoint import pdparams
-from passl_simsiam.checkpoint import io
+from passl_simsiam.checkpoint import io, pdparams
 from passl_simsiam.checkpoint.random_state import restore_random_state
 from passl_simsiam.checkpoint.weights import apply_weights, load_weights
 from passl_simsiam.engine.best import Best
