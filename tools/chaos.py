@@ -122,7 +122,7 @@ class Rehearsal:
         try:
             if fault is not None and fault.strike is not None:
                 with contextlib.suppress(subprocess.TimeoutExpired):
-                    job.process.wait(self.rng.uniform(0, self.duration))
+                    job.process.wait(self.rng.uniform(0, 0.9 * self.duration))
                 self._struck, struck_at = fault.strike(job, self.rng), time.monotonic()
             code = job.process.wait(60 + HANG * self.duration)
         except subprocess.TimeoutExpired:
