@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -14,6 +15,8 @@ from passl_simsiam.errors import Interrupted, UserError
 
 #: Seconds without progress after which a rank counts as hung, unless the recipe says otherwise.
 HANG_TIMEOUT = 600.0
+#: Seconds that ranks have at least to join: their first imports may come from a cold disk.
+JOINING = 60.0
 
 #: What to look at when ranks do not find each other.
 HINTS = (
@@ -53,7 +56,7 @@ def start(world: World, hang_timeout: float = HANG_TIMEOUT) -> None:
         hang_timeout: seconds without a `watchdog.beat`, after the first one, after which a rank counts as hung.
 
     Raises:
-        UserError: the ranks do not find each other.
+        UserError: the ranks do not find each other. One that does not come at all ends the others with their stacks.
     """
     if world.size == 1:
         watchdog.start(0, None, hang_timeout)
@@ -61,6 +64,8 @@ def start(world: World, hang_timeout: float = HANG_TIMEOUT) -> None:
     import paddle
     import paddle.distributed as dist
 
+    # Paddle waits up to 15 minutes for a rank that never comes, and locks the interpreter: a Python thread cannot watch.
+    faulthandler.dump_traceback_later(max(hang_timeout, JOINING), exit=True)
     try:
         dist.init_parallel_env()
         # Nothing else uses this store: it is not safe to use from two threads, and a signal breaks a wait on it.
@@ -73,6 +78,8 @@ def start(world: World, hang_timeout: float = HANG_TIMEOUT) -> None:
     except (RuntimeError, ValueError, OSError) as error:  # Paddle's own errors are some of these
         reason = " ".join(str(error).split())[:300]
         raise UserError(f"rank {world.rank} cannot join the {world.size - 1} other(s): {reason}; {HINTS}") from error
+    finally:
+        faulthandler.cancel_dump_traceback_later()
 
 
 def stop(error: BaseException | None = None) -> None:

@@ -16,7 +16,11 @@ HERE = Path(__file__).parent
 RECIPE = HERE.parents[1] / "configs/simsiam_r18_pt_digits.yaml"
 SMALL = ["Global.epochs=1", "Global.print_batch_step=1", "Global.device=cpu", "Model.backbone.width=4"]
 SMALL += ["Model.neck.hidden_channels=32", "Model.neck.out_channels=32", "Evaluation.knn.every_epochs=1"]
-SMALL += ["Evaluation.baselines=false", "Evaluation.pictures=false", "Evaluation.few_label={labels_per_class: [5], draws: 2}"]
+SMALL += [
+    "Evaluation.baselines=false",
+    "Evaluation.pictures=false",
+    "Evaluation.few_label={labels_per_class: [5], draws: 2}",
+]
 
 
 LAUNCHER = [sys.executable, "-m", "paddle.distributed.launch"]
