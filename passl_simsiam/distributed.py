@@ -64,7 +64,8 @@ def start(world: World, hang_timeout: float = HANG_TIMEOUT) -> None:
     import paddle
     import paddle.distributed as dist
 
-    # Paddle waits up to 15 minutes for a rank that never comes, and locks the interpreter: a Python thread cannot watch.
+    # Paddle waits up to 15 minutes for a rank that never comes, with the interpreter locked, so that no Python thread
+    # could watch.
     faulthandler.dump_traceback_later(max(hang_timeout, JOINING), exit=True)
     try:
         dist.init_parallel_env()
