@@ -84,7 +84,8 @@ def _available() -> list[str]:
 def _run(side: Side, nodes: Nodes, images: np.ndarray) -> tuple[dict[str, np.ndarray], str]:
     """A side's outputs, and what computed them."""
     available = _available()
-    prepare_environment()  # before the first import of Paddle, which is 280 MB that a conversion would not need
+    # Before the first import of Paddle, which is 280 MB that a conversion would not need; threads need memory too.
+    prepare_environment(threads=1)
     backend = side.framework if side.framework in available else available[0]
     version = getattr(importlib.import_module(backend), "__version__", "")
     if side.framework == backend == "paddle":
