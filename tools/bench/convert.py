@@ -99,7 +99,9 @@ def checkpoint() -> dict[str, Any]:
 def measure(how: str, source: Path, target: Path) -> tuple[float, int]:
     """Seconds and peak bytes of one conversion in a new process."""
     command = [sys.executable, "-c", CHILD, how, str(source), str(target)]
-    done = subprocess.run(command, check=True, capture_output=True, text=True, env=os.environ)
+    # The command chooses its threads, which need memory too; a program that starts this one may have chosen its own.
+    environment = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
+    done = subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
     _, seconds, peak = next(line for line in done.stdout.splitlines() if line.startswith("MEASURED")).split()
     return float(seconds), int(peak)
 
