@@ -90,9 +90,16 @@ def to_command(number: signal.Signals) -> Strike:
 
 
 def to_worker(number: signal.Signals) -> Strike:
+    """A signal to any data worker, some time after there are any: they live for a part of a run only."""
+
     def strike(job: Job, rng: random.Random) -> bool:
-        workers = job.workers()
-        return bool(workers) and send(rng.choice(workers), number)
+        while job.process.poll() is None:
+            if job.workers():
+                time.sleep(rng.uniform(0, 2))
+                workers = job.workers()
+                return bool(workers) and send(rng.choice(workers), number)
+            time.sleep(0.05)
+        return False
 
     return strike
 
